@@ -1,0 +1,229 @@
+"""Read activations at named sites of any torch module, batch by batch.
+
+A site is a module's output, named as the module is. A module that runs several times in one
+forward pass (torchvision's ResNets reuse their ReLUs) is several sites: `layer1.0.relu#1`,
+`layer1.0.relu#2`. Reading goes through nnsight.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from nnsight import NNsight
+from torch import nn
+
+ACTIVATIONS = (
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU),
+    *(nn.SiLU, nn.Mish, nn.GLU, nn.Softplus, nn.Softsign, nn.Sigmoid, nn.Tanh, nn.Threshold),
+    *(nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh),
+)
+"""Modules that are sites by default, with every module whose class is named `...Activation`."""
+
+
+class Site(NamedTuple):
+    """A place in a network where activations are read."""
+
+    name: str
+    """What the user calls it: the module's path, with `#n` if the module runs several times."""
+    module: str
+    """Path of the module."""
+    call: int
+    """Which of its runs in one forward pass, from zero."""
+
+
+class UnknownSite(KeyError):
+    """A site was asked for that the network does not have."""
+
+    def __str__(self) -> str:
+        """The message as it is, without the quotes of a KeyError."""
+        return str(self.args[0])
+
+
+def find_sites(model: nn.Module, batch: Any, names: Sequence[str] | None = None) -> list[Site]:
+    """Sites of a network in the order in which they run.
+
+    Args:
+        model: any module.
+        batch: one batch of inputs, with which the network is run once to see what runs.
+        names: the sites wanted; a module's path stands for all its runs. Default: every
+            activation module (`ACTIVATIONS`).
+
+    Returns:
+        The sites, in order of execution.
+
+    Raises:
+        UnknownSite: a name that does not exist or does not run; the message lists those that do.
+    """
+    runs = _runs(model, batch)
+    counts = {path: runs.count(path) for path in runs}
+    seen: dict[str, int] = {}
+    sites = []
+    for path in runs:
+        call = seen[path] = seen.get(path, 0) + 1
+        sites.append(Site(f"{path}#{call}" if counts[path] > 1 else path, path, call - 1))
+    modules = dict(model.named_modules())
+    default = [site for site in sites if _is_activation(modules[site.module])]
+    if names is None:
+        if not default:
+            raise UnknownSite(
+                "the network runs no activation module to measure by default; "
+                f"name sites yourself. Modules that run: {_listed(sites)}."
+            )
+        return default
+    known = {site.name for site in sites} | set(counts)
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise UnknownSite(
+                f"the network has no site {name!r}.{hint} "
+                f"Activation sites: {_listed(default) or 'none'}. All sites: {_listed(sites)}."
+            )
+    return [site for site in sites if site.name in names or site.module in names]
+
+
+def read(model: nn.Module, batch: Any, sites: Sequence[Site]) -> dict[str, torch.Tensor]:
+    """Activations of one batch.
+
+    Args:
+        model: any module; it is run as it is, without gradients.
+        batch: one batch of inputs: a tensor, or a mapping of keyword arguments.
+        sites: what `find_sites` returned (order of execution matters).
+
+    Returns:
+        Per site, activations `[batch, positions, neurons]` in single precision. Outputs with
+        four or more axes have their channels on axis 1, all others on the last axis.
+
+    Raises:
+        TypeError: a site's output holds no floating-point tensor.
+    """
+    network = NNsight(model)
+    arguments, keywords = ((), dict(batch)) if isinstance(batch, Mapping) else ((batch,), {})
+    found: dict[str, Any] = {}
+    with torch.no_grad():
+        with network.trace(*arguments, **keywords) as tracer:
+            saved = dict().save()
+            for site in sites:
+                for _ in tracer.iter[site.call : site.call + 1]:
+                    saved[site.name] = _copied(network.get(site.module).output)
+        found.update(saved)
+    return {site.name: _positions(found[site.name], site.name) for site in sites}
+
+
+def inputs(data: Any, batch_size: int, device: torch.device) -> Iterator[Any]:
+    """Batches of inputs on a device, labels left out.
+
+    Args:
+        data: a tensor `[samples, ...]`, or an iterable (DataLoader, list, generator) of batches;
+            of a batch that is a tuple or list, the first element is the input.
+        batch_size: rows per batch of a tensor.
+        device: where the batches go.
+
+    Yields:
+        Tensors, or mappings of keyword arguments.
+    """
+    batches = data.split(batch_size) if isinstance(data, torch.Tensor) else data
+    for batch in batches:
+        x = batch[0] if isinstance(batch, (tuple, list)) else batch
+        if isinstance(x, Mapping):
+            yield {key: torch.as_tensor(value).to(device) for key, value in x.items()}
+        else:
+            yield torch.as_tensor(x).to(device)
+
+
+def reiterable(data: Any) -> bool:
+    """Whether data can be gone through twice (a generator cannot)."""
+    if isinstance(data, torch.Tensor):
+        return True
+    if not isinstance(data, Iterable):
+        raise TypeError(
+            f"data is a {type(data).__name__}; give a tensor, a DataLoader or an iterable of batches."
+        )
+    return iter(data) is not data
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The network in evaluation mode; every module's own mode is put back afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+class Reservoir:
+    """A uniform sample of a stream of rows, of bounded size.
+
+    Every row gets a random key; the rows with the largest keys are kept. Memory does not grow
+    with the stream, and the sample does not depend on how the stream is cut into batches.
+    """
+
+    def __init__(self, size: int, generator: torch.Generator) -> None:
+        """Keep at most `size` rows; keys are drawn from `generator` (on the CPU)."""
+        self.size = size
+        self.generator = generator
+        self.keys = torch.empty(0, dtype=torch.float64)
+        self.rows: torch.Tensor | None = None
+
+    def add(self, rows: torch.Tensor) -> None:
+        """Offer rows `[rows, neurons]`."""
+        keys = torch.rand(len(rows), generator=self.generator, dtype=torch.float64)
+        if len(self.keys) == self.size:
+            chosen = keys > self.keys.min()
+            keys, rows = keys[chosen], rows[chosen.to(rows.device)]
+        if self.rows is None:
+            self.rows = rows.new_empty(0, rows.shape[1])
+        self.keys = torch.cat([self.keys, keys])
+        self.rows = torch.cat([self.rows, rows])
+        if len(self.keys) > self.size:
+            top = self.keys.topk(self.size).indices.sort().values
+            self.keys, self.rows = self.keys[top], self.rows[top.to(self.rows.device)]
+
+
+def _runs(model: nn.Module, batch: Any) -> list[str]:
+    """Paths of all modules but the root, in the order in which they finish one forward pass."""
+    runs: list[str] = []
+    handles = [
+        module.register_forward_hook(lambda *_, path=path: runs.append(path))
+        for path, module in model.named_modules()
+        if path
+    ]
+    try:
+        with torch.no_grad():
+            model(**batch) if isinstance(batch, Mapping) else model(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return runs
+
+
+def _is_activation(module: nn.Module) -> bool:
+    return isinstance(module, ACTIVATIONS) or type(module).__name__.endswith("Activation")
+
+
+def _listed(sites: Sequence[Site]) -> str:
+    return ", ".join(site.name for site in sites)
+
+
+def _copied(output: Any) -> Any:
+    """A copy of a module's (first) output, so that in-place changes further on do not reach it."""
+    first = output[0] if isinstance(output, (tuple, list)) else output
+    return first.clone()
+
+
+def _positions(output: Any, name: str) -> torch.Tensor:
+    """Output as `[batch, positions, neurons]`."""
+    if not isinstance(output, torch.Tensor) or not output.is_floating_point():
+        raise TypeError(f"site {name!r} gives no floating-point tensor; choose another site.")
+    if output.ndim < 2:
+        raise TypeError(f"site {name!r} gives shape {tuple(output.shape)}; it has no neurons axis.")
+    if output.ndim >= 4:
+        output = output.movedim(1, -1)
+    return output.float().reshape(len(output), -1, output.shape[-1])

@@ -1,0 +1,219 @@
+"""The command line: ``superpos list | run | book | claims | measure``."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .settings import PROFILES
+
+if TYPE_CHECKING:
+    import torch
+
+# Heavy modules (torch, pandas, ...) are imported inside the commands that need them.
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="superpos")
+def main() -> None:
+    """Measure superposition in neural networks, and reproduce the paper behind the measure."""
+
+
+@main.command("list")
+def list_sections() -> None:
+    """List the sections with their notebooks and profiles."""
+    from .settings import profiles_of, project_root
+
+    for section in _sections():
+        notebook = _notebook(section)
+        path = notebook.relative_to(project_root()) if notebook.is_file() else "no notebook"
+        profiles = ", ".join(profiles_of(section)) or "no profiles"
+        click.echo(f"{section:20s} {_experiment(section).TITLE}")
+        click.echo(f"{'':20s} {path}; {profiles}")
+
+
+@main.command()
+@click.argument("section")
+@click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", help="Parameter.")
+@click.option("--profile", default="quick", type=click.Choice(PROFILES), show_default=True)
+@click.option("--engine", help="How conditions are run, such as 'serial' or 'processes'.")
+@click.option("--output", type=click.Path(path_type=Path), help="The executed notebook.")
+def run(
+    section: str,
+    parameters: tuple[tuple[str, str], ...],
+    profile: str,
+    engine: str | None,
+    output: Path | None,
+) -> None:
+    """Run the notebook of SECTION with a profile's parameters and your own."""
+    from .settings import SettingsError, from_strings, load_profile, project_root
+
+    experiment = _experiment(section)
+    if "profile" in dict(parameters):
+        raise click.UsageError("choose the profile by --profile, so that its parameters are read")
+    pairs = [*parameters, *([("engine", engine)] if engine else [])]
+    try:
+        base = {**load_profile(section, profile), "profile": profile}
+        settings = from_strings(experiment.Settings, pairs, base)
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None
+    notebook = _notebook(section)
+    if not notebook.is_file():
+        raise click.ClickException(f"{notebook} is missing; run this in the project's folder")
+
+    from .book import NotebookFailed, execute
+
+    root = project_root()
+    output = (output or root / "book" / "executed" / notebook.name).absolute()
+    try:
+        execute(notebook, output, asdict(settings), root=root, progress=True)
+    except NotebookFailed as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(output)
+
+
+@main.command()
+@click.option("--profile", default="quick", type=click.Choice(PROFILES), show_default=True)
+@click.option("--workers", default=2, type=click.IntRange(min=1), show_default=True)
+@click.option("--no-build", is_flag=True, help="Execute the notebooks without building the pages.")
+def book(profile: str, workers: int, no_build: bool) -> None:
+    """Execute all notebooks and build the book."""
+    from .book import build
+    from .settings import SettingsError
+
+    try:
+        status = build(profile, workers=workers, build=not no_build)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    sys.exit(status)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print all claims and values as JSON.")
+def claims(as_json: bool) -> None:
+    """Show which of the paper's claims the results here reproduce."""
+    from .claims import ClaimError, scorecard
+    from .store import default_root
+
+    try:
+        card = scorecard({profile: default_root(profile) for profile in PROFILES})
+    except ClaimError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(card.to_json() if as_json else str(card))
+
+
+@main.command()
+@click.argument("model")
+@click.argument("data", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--site", "sites", multiple=True, help="Module to read; several may be given.")
+@click.option("--weights", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--seeds", default=3, type=click.IntRange(min=1), show_default=True)
+@click.option("--l1", type=click.FloatRange(min=0), help="Weight of the l1 penalty.")
+@click.option(
+    "--expansion", type=click.FloatRange(min=0, min_open=True), help="Dictionary/neurons."
+)
+@click.option("--device", default="auto", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def measure(
+    model: str,
+    data: Path,
+    sites: tuple[str, ...],
+    weights: Path | None,
+    seeds: int,
+    l1: float | None,
+    expansion: float | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Measure the superposition of MODEL on DATA.
+
+    MODEL is 'module:callable', where the callable returns a torch module; --weights loads a
+    safetensors file into it. DATA is a .npy file of inputs, samples first.
+    """
+    network, inputs = _model(model, weights), _inputs(data)
+
+    from .measure import measure as measure_model
+    from .sae import SAEConfig
+
+    chosen = {"l1": l1, "expansion": expansion}
+    config = SAEConfig(**{name: value for name, value in chosen.items() if value is not None})
+    try:
+        report = measure_model(
+            network, inputs, sites=list(sites) or None, sae=config, seeds=seeds, device=device
+        )
+    except (ValueError, RuntimeError) as error:
+        raise click.ClickException(f"{type(error).__name__}: {error}") from None
+    click.echo(report.to_frame().to_json(orient="records", indent=1) if as_json else str(report))
+
+
+def _sections() -> list[str]:
+    from . import experiments
+
+    names = (module.name for module in pkgutil.iter_modules(experiments.__path__))
+    return sorted(name for name in names if not name.startswith("_"))
+
+
+def _experiment(section: str) -> ModuleType:
+    """Import a section's experiment, or refuse a wrong name with the right ones."""
+    names = _sections()
+    if section not in names:
+        close = difflib.get_close_matches(section, names, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        message = f"unknown section '{section}'; allowed: {', '.join(names)}{hint}"
+        raise click.BadParameter(message, param_hint="SECTION")
+    return importlib.import_module(f"superpos.experiments.{section}")
+
+
+def _notebook(section: str) -> Path:
+    from .settings import project_root
+
+    return project_root() / "notebooks" / f"{section}.ipynb"
+
+
+def _model(path: str, weights: Path | None) -> torch.nn.Module:
+    """Call the named factory and load the weights, if any."""
+    import torch
+
+    module, _, name = path.partition(":")
+    if not module or not name:
+        raise click.BadParameter(f"'{path}' must be 'module:callable'", param_hint="MODEL")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        factory = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise click.BadParameter(str(error), param_hint="MODEL") from None
+    model = factory()
+    if not isinstance(model, torch.nn.Module):
+        kind = type(model).__name__
+        raise click.BadParameter(f"'{path}' returned a {kind}, no module", param_hint="MODEL")
+    if weights is not None:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_model
+
+        try:
+            load_model(model, weights)
+        except (SafetensorError, RuntimeError) as error:
+            raise click.BadParameter(str(error), param_hint="--weights") from None
+    return model
+
+
+def _inputs(path: Path) -> torch.Tensor:
+    """Read an array of inputs; nothing is unpickled."""
+    import numpy as np
+    import torch
+
+    try:
+        array: Any = np.load(path, allow_pickle=False)
+        inputs = torch.from_numpy(array)
+    except (ValueError, TypeError, EOFError, AttributeError) as error:
+        message = f"{path} must be a .npy file with one array of numbers: {error}"
+        raise click.BadParameter(message, param_hint="DATA") from None
+    return inputs.float() if inputs.is_floating_point() else inputs

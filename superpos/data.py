@@ -1,0 +1,315 @@
+"""Image data sets and the toy features of paper section 5.1."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+from torchvision import datasets
+from torchvision.transforms.functional import pil_to_tensor
+
+_TORCHVISION = {
+    "mnist": datasets.MNIST,
+    "fashion_mnist": datasets.FashionMNIST,
+    "cifar10": datasets.CIFAR10,
+}
+_TRAIN_SHARE = 0.8
+
+
+class DataNotFound(FileNotFoundError):
+    """A data set is not where it was looked for."""
+
+
+class Images(NamedTuple):
+    """An image data set, split into training and test images."""
+
+    name: str
+    """What the set was asked for by: a known name or a folder's path."""
+
+    classes: tuple[int, ...]
+    """The set's own numbers of the classes kept; label i stands for ``classes[i]``."""
+
+    x_train: Tensor
+    """Training images `[samples, channels, height, width]`, float32 in [0, 1]."""
+
+    y_train: Tensor
+    """Training labels `[samples]`, int64, 0 to ``len(classes) - 1``."""
+
+    x_test: Tensor
+    """Test images `[samples, channels, height, width]`, float32 in [0, 1]."""
+
+    y_test: Tensor
+    """Test labels `[samples]`, int64, 0 to ``len(classes) - 1``."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image."""
+        return tuple(self.x_train.shape[1:])
+
+
+class _Split(NamedTuple):
+    """Labels, and a way to read the images at some indices as `[samples, c, h, w]` in [0, 1]."""
+
+    labels: Tensor
+    read: Callable[[Tensor], Tensor]
+
+
+def load_images(
+    name: str | Path,
+    *,
+    classes: int | Sequence[int] | None = None,
+    train_size: int | None = None,
+    test_size: int | None = None,
+    directory: str | Path | None = None,
+    download: bool = False,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Images:
+    """Load an image data set, or some of its classes and images.
+
+    Args:
+        name: ``"digits"`` (8x8, comes with scikit-learn, split 80/20 by class), ``"mnist"``,
+            ``"fashion_mnist"``, ``"cifar10"`` (read by torchvision), or the path of a folder
+            with ``train/<class>/*`` and ``test/<class>/*``, or with ``<class>/*`` alone, which
+            is split 80/20 by class. A folder's classes are numbered in the order of their names
+            and its images, all of one size, are read as RGB.
+        classes: The first so many classes, or the classes with these numbers, which get the
+            labels 0, 1, ... in the order given; all if None.
+        train_size: How many training images to keep; all if None. Kept images are drawn at
+            random with every class in its share to within one image, and a smaller size keeps
+            a subset of what a larger one keeps.
+        test_size: The same for the test images.
+        directory: Where torchvision keeps its data; the environment variable SUPERPOS_DATA if
+            None, and ``data`` in the current folder if that is not set.
+        download: Let torchvision download what is missing.
+        seed: Fixes the 80/20 split and the images kept.
+        device: Where the tensors live.
+
+    Returns:
+        The images and labels of both splits.
+
+    Raises:
+        DataNotFound: If the files are missing or damaged.
+        ValueError: If the name, the classes or a size is not among what is allowed, or a
+            folder's images differ in size.
+    """
+    train, test, number = _splits(name, directory, download, seed)
+    kept = _kept_classes(classes, number)
+    x_train, y_train = _select(train, kept, train_size, seed, "train_size")
+    x_test, y_test = _select(test, kept, test_size, seed, "test_size")
+    if x_train.shape[1:] != x_test.shape[1:]:
+        raise ValueError(
+            f"Training images {tuple(x_train.shape[1:])} and test images "
+            f"{tuple(x_test.shape[1:])} of {name} differ in shape: resize them to one size."
+        )
+    tensors = (tensor.to(device) for tensor in (x_train, y_train, x_test, y_test))
+    return Images(str(name), kept, *tensors)
+
+
+def toy_features(
+    count: int, features: int, sparsity: float | Tensor, *, generator: torch.Generator
+) -> Tensor:
+    """Draw sparse features: zero with probability S, else uniform on [0, 1] (paper section 5.1).
+
+    One uniform draw u serves all members: a member of sparsity S takes (u - S) / (1 - S) where
+    u > S and zero elsewhere, which decides at once whether a feature is active and its value.
+
+    Args:
+        count: Number of samples.
+        features: Number of features M.
+        sparsity: S in [0, 1): a number, or one for each member, `[members]`.
+        generator: Source of the draw; its device is where the features live.
+
+    Returns:
+        Features `[*sparsity.shape, count, features]`, float32.
+
+    Raises:
+        ValueError: If a sparsity is outside [0, 1).
+    """
+    sparsity = _sparsity(sparsity, generator.device)[..., None, None]
+    uniform = torch.rand(count, features, generator=generator, device=generator.device)
+    return _thresholded(uniform, sparsity)
+
+
+def nonempty_toy_features(
+    count: int, features: int, sparsity: float | Tensor, *, generator: torch.Generator
+) -> Tensor:
+    """Draw sparse features of which at least one in every sample is active.
+
+    The distribution is that of :func:`toy_features` given that a sample is not empty, which
+    happens with probability 1 - S^M. It saves a very sparse model from training on samples that
+    are nearly all empty: the expected loss is S^M times the loss of the empty sample plus
+    1 - S^M times the expected loss here. The first active feature J follows a geometric
+    distribution cut off after M, drawn by inversion; features before it are zero, those after it
+    are active with probability 1 - S each. As in :func:`toy_features`, members share the draws.
+
+    Args:
+        count: Number of samples.
+        features: Number of features M.
+        sparsity: S in [0, 1): a number, or one for each member, `[members]`.
+        generator: Source of the draws; its device is where the features live.
+
+    Returns:
+        Features `[*sparsity.shape, count, features]`, float32, none of the samples all zero.
+
+    Raises:
+        ValueError: If a sparsity is outside [0, 1).
+    """
+    device = generator.device
+    sparsity = _sparsity(sparsity, device)[..., None, None]
+    uniform = torch.rand(count, features, generator=generator, device=device)
+    place = torch.rand(count, 1, generator=generator, device=device)
+    # The first J with 1 - S^(J + 1) > place (1 - S^M); S = 0 has log S = -inf and gives J = 0.
+    log_sparsity = sparsity.log()
+    empty = torch.expm1(features * log_sparsity)
+    first = (torch.log1p(place * empty) / log_sparsity).floor_().clamp_(0, features - 1)
+    index = torch.arange(features, device=device)
+    values = _thresholded(uniform, sparsity).masked_fill_(index < first, 0)
+    return torch.where(index == first, 1 - uniform, values)
+
+
+def _thresholded(uniform: Tensor, sparsity: Tensor) -> Tensor:
+    return (uniform - sparsity).div_(1 - sparsity).clamp_(min=0)
+
+
+def _sparsity(sparsity: float | Tensor, device: torch.device) -> Tensor:
+    sparsity = torch.as_tensor(sparsity, dtype=torch.float32)
+    if not bool(((sparsity >= 0) & (sparsity < 1)).all()):
+        raise ValueError(
+            f"Sparsity must be at least 0 and below 1 (in float32), got {sparsity.tolist()}."
+        )
+    return sparsity.to(device)
+
+
+def _splits(
+    name: str | Path, directory: str | Path | None, download: bool, seed: int
+) -> tuple[_Split, _Split, int]:
+    """Find the training split, the test split and the number of classes."""
+    if name == "digits":
+        bunch = load_digits()
+        images = torch.from_numpy(bunch.images).float().div_(16).unsqueeze(1)
+        whole = _Split(torch.from_numpy(bunch.target).long(), images.__getitem__)
+        return *_divided(whole, seed), 10
+    if name in _TORCHVISION:
+        train = _torchvision_split(name, directory, download, train=True)
+        test = _torchvision_split(name, directory, download, train=False)
+        return train, test, 10
+    if Path(name).is_dir():
+        return _folder_splits(Path(name), seed)
+    raise ValueError(
+        f"Unknown data set {str(name)!r}: use digits, {', '.join(_TORCHVISION)} or the path of "
+        "an existing folder of images."
+    )
+
+
+def _torchvision_split(
+    name: str, directory: str | Path | None, download: bool, *, train: bool
+) -> _Split:
+    directory = Path(directory or os.environ.get("SUPERPOS_DATA") or "data").absolute()
+    dataset_class = _TORCHVISION[name]
+    try:
+        dataset = dataset_class(directory, train=train, download=download)
+    except (RuntimeError, OSError) as error:
+        loader = f"torchvision.datasets.{dataset_class.__name__}"
+        raise DataNotFound(
+            f"No intact {name} files for {loader} in {directory}: run `python -c 'import "
+            f'torchvision; {loader}("{directory}", download=True)\'` to fetch them, or set '
+            "SUPERPOS_DATA to a folder that has them. The data set digits needs no download."
+        ) from error
+    pixels = torch.as_tensor(dataset.data)
+    images = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+    return _Split(torch.as_tensor(dataset.targets), lambda index: images[index] / 255)
+
+
+def _folder_splits(folder: Path, seed: int) -> tuple[_Split, _Split, int]:
+    parts = [folder / "train", folder / "test"]
+    present = [part.is_dir() for part in parts]
+    if not any(present):
+        whole = datasets.ImageFolder(folder)
+        return *_divided(_folder_split(whole), seed), len(whole.classes)
+    if not all(present):
+        raise ValueError(f"{folder} has only one of the folders train and test: give both.")
+    train, test = (datasets.ImageFolder(part) for part in parts)
+    if train.classes != test.classes:
+        odd = sorted(set(train.classes) ^ set(test.classes))
+        raise ValueError(
+            f"Classes {', '.join(odd)} are not in both train and test of {folder}: give each "
+            "class a folder in both."
+        )
+    return _folder_split(train), _folder_split(test), len(train.classes)
+
+
+def _folder_split(folder: datasets.ImageFolder) -> _Split:
+    def read(index: Tensor) -> Tensor:
+        paths = [folder.samples[i][0] for i in index.tolist()]
+        images = [pil_to_tensor(folder.loader(path)) for path in paths]
+        for path, image in zip(paths, images, strict=True):
+            if image.shape != images[0].shape:
+                raise ValueError(
+                    f"{path} has height and width {tuple(image.shape[1:])}, {paths[0]} has "
+                    f"{tuple(images[0].shape[1:])}: resize the images to one size."
+                )
+        return torch.stack(images) / 255
+
+    return _Split(torch.tensor(folder.targets), read)
+
+
+def _divided(whole: _Split, seed: int) -> tuple[_Split, _Split]:
+    order = _stratified_order(whole.labels, seed)
+    cut = round(_TRAIN_SHARE * len(order))
+    train, test = (
+        _Split(whole.labels[part], lambda index, part=part: whole.read(part[index]))
+        for part in (order[:cut], order[cut:])
+    )
+    return train, test
+
+
+def _select(
+    split: _Split, kept: tuple[int, ...], size: int | None, seed: int, argument: str
+) -> tuple[Tensor, Tensor]:
+    """Read the images of the classes kept, at most so many, and number their labels anew."""
+    index = torch.isin(split.labels, torch.tensor(kept)).nonzero().squeeze(1)
+    if size is not None:
+        if not 1 <= size <= len(index):
+            raise ValueError(
+                f"{argument} is {size}: the classes kept have {len(index)} images, so give 1 to "
+                f"{len(index)}, or None for all."
+            )
+        index = index[_stratified_order(split.labels[index], seed)[:size]]
+    labels = torch.empty_like(index)
+    for label, own in enumerate(kept):
+        labels[split.labels[index] == own] = label
+    return split.read(index), labels
+
+
+def _stratified_order(labels: Tensor, seed: int) -> Tensor:
+    """Shuffle so that every beginning has each class in its share to within one sample.
+
+    Each class is shuffled, then spread evenly over the whole order.
+    """
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    places = torch.empty(len(labels), dtype=torch.float64)
+    for label in labels.unique():
+        members = (labels[shuffled] == label).nonzero().squeeze(1)
+        places[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
+    return shuffled[places.argsort(stable=True)]
+
+
+def _kept_classes(classes: int | Sequence[int] | None, number: int) -> tuple[int, ...]:
+    if classes is None:
+        return tuple(range(number))
+    if isinstance(classes, int):
+        if not 2 <= classes <= number:
+            raise ValueError(f"classes is {classes}: the data set has {number}, so give 2 or more.")
+        return tuple(range(classes))
+    kept = tuple(int(label) for label in classes)
+    if len(kept) < 2 or len(set(kept)) < len(kept) or not set(kept) <= set(range(number)):
+        raise ValueError(
+            f"classes is {kept}: give at least two different numbers from 0 to {number - 1}."
+        )
+    return kept

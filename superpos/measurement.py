@@ -1,0 +1,243 @@
+"""Measure superposition: activations, then autoencoders, then entropy, then a report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import scipy.stats
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from .activations import Reservoir, Site, evaluating, find_sites, inputs, read, reiterable
+from .entropy import DeadCodesError, effective_features, hill_number
+from .report import Report, Superposition
+from .sae import ROWS, SAE, SAEConfig
+from .solver import Fit, fit
+
+BLOCKS = 10  # parts of the data, for the interval
+ORDERS = (0, 1, 2, math.inf)
+BATCH = 256  # rows of a tensor read at once
+
+
+def measure(
+    model: nn.Module,
+    data: Any,
+    sites: Sequence[str] | str | None = None,
+    *,
+    sae: SAEConfig | None = None,
+    seeds: int = 3,
+    device: torch.device | str = "auto",
+    samples: int = 10_000,
+    progress: bool | None = None,
+) -> Report:
+    """Measure the superposition of a network's layers (paper sections 3 and 4).
+
+    Autoencoders are fitted to a uniform sample of the activations; F is then computed from the
+    codes of all of them. Memory does not grow with the data. Data that can be gone through only
+    once (a generator) serves the sample alone, and F is computed from that sample.
+
+    Args:
+        model: any `torch.nn.Module`. It is run in evaluation mode; its modes and place are put
+            back afterwards.
+        data: inputs: a tensor `[samples, ...]`, a DataLoader, or an iterable of batches; of
+            batches that are tuples, the first element.
+        sites: names of modules to measure; default every activation module. For outputs with
+            four or more axes, positions are samples and channels (axis 1) neurons.
+        sae: what to fit; default `SAEConfig()`, the paper's tied autoencoder.
+        seeds: number of autoencoders per site, from whose spread the interval comes.
+        device: where to compute; "auto" takes a GPU if there is one.
+        samples: activations to fit the autoencoders to, at most; the paper uses 10,000.
+        progress: show bars; default only in a terminal.
+
+    Returns:
+        A mapping from site to `Superposition`.
+
+    Raises:
+        UnknownSite: a site that the network does not have; the message lists those it has.
+        ValueError: no data, non-finite activations, or fewer than one seed.
+        DeadCodesError: at some site every code is zero.
+    """
+    if seeds < 1:
+        raise ValueError(f"seeds is {seeds}; give at least 1, and 2 or more for an interval.")
+    if samples < 2:
+        raise ValueError(f"samples is {samples}; give at least 2.")
+    device = torch.device(_chosen(device))
+    again = reiterable(data)
+    home = next((p.device for p in model.parameters()), None)
+    quiet = None if progress is None else not progress
+    with evaluating(model):
+        try:
+            model.to(device)
+            batches = tqdm(inputs(data, BATCH, device), desc="reading", disable=quiet, leave=False)
+            wanted, reservoirs, rows = _sample(
+                model, batches, [sites] if isinstance(sites, str) else sites, samples
+            )
+            fits = {}
+            for site in (bar := tqdm(wanted, disable=quiet, leave=False)):
+                bar.set_description(f"fitting {site.name}")
+                fits[site.name] = _fitted(site, reservoirs[site.name], sae, seeds)
+            sums = {site.name: CodeSums(fits[site.name].sae) for site in wanted}
+            if again and any(count > samples for count in rows.values()):
+                batches = tqdm(
+                    inputs(data, BATCH, device), desc="measuring", disable=quiet, leave=False
+                )
+                for batch in batches:
+                    for name, activations in read(model, batch, wanted).items():
+                        sums[name].add(activations)
+            else:
+                for name, reservoir in reservoirs.items():
+                    sums[name].add(reservoir.rows.unsqueeze(1))
+        finally:
+            if home is not None:
+                model.to(home)
+    return Report({site.name: _summary(site, fits[site.name], sums[site.name]) for site in wanted})
+
+
+class CodeSums:
+    """Streaming sums over samples from which F and its companions follow.
+
+    Inputs are dealt out to ten blocks, whose spread gives the sampling error of F. Sums over
+    different data add up: `a.merge(b)` equals one pass over both.
+    """
+
+    def __init__(self, sae: SAE) -> None:
+        """Start at zero for these autoencoders."""
+        self.sae = sae
+        self.inputs = 0
+        self.samples = 0
+        options = {"dtype": torch.float64, "device": sae.encoder.device}
+        self.codes = torch.zeros(BLOCKS, sae.members, sae.dictionary, **options)
+        self.active = torch.zeros(sae.members, **options)
+        self.error = torch.zeros(sae.members, **options)
+        self.total = torch.zeros(sae.neurons, **options)
+        self.squares = torch.zeros(sae.neurons, **options)
+
+    def add(self, activations: torch.Tensor) -> None:
+        """Add activations `[inputs, positions, neurons]`.
+
+        Raises:
+            ValueError: an activation is nan or infinite.
+        """
+        if not bool(torch.isfinite(activations).all()):
+            raise ValueError("activations contain nan or infinity.")
+        number, positions = activations.shape[:2]
+        block = (torch.arange(number) + self.inputs).remainder_(BLOCKS).repeat_interleave(positions)
+        flat = activations.flatten(0, 1)
+        for first in range(0, len(flat), ROWS):
+            self._add_rows(flat[first : first + ROWS], block[first : first + ROWS])
+        self.inputs += number
+        self.samples += len(flat)
+
+    def _add_rows(self, rows: torch.Tensor, block: torch.Tensor) -> None:
+        z = self.sae.encode(rows)
+        dealt = torch.nn.functional.one_hot(block, BLOCKS).to(z)
+        self.codes += torch.einsum("rb,mrd->bmd", dealt, z).double()
+        self.active += (z > 0).sum((1, 2))
+        self.error += (self.sae.decode(z) - rows).square_().sum((1, 2)).double()
+        self.total += rows.double().sum(0)
+        self.squares += rows.double().square().sum(0)
+
+    def merge(self, other: CodeSums) -> None:
+        """Add the sums of other data for the same autoencoders."""
+        for name in ("inputs", "samples", "codes", "active", "error", "total", "squares"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def features(self, blocks: Sequence[int] | None = None) -> torch.Tensor:
+        """F of every member, from all blocks or some, `[members]`."""
+        codes = self.codes if blocks is None else self.codes[list(blocks)]
+        return effective_features(codes.sum(0))
+
+
+def features_interval(sums: CodeSums, level: float = 0.95) -> tuple[float, float]:
+    """Interval of the mean F from the spread over seeds and a jackknife over blocks of inputs.
+
+    The two variances add up. With one seed, only the sampling error is known; with fewer than
+    ten inputs, only the spread over seeds.
+
+    Args:
+        sums: sums over the data.
+        level: coverage.
+
+    Returns:
+        Low and high, cut to 1 <= F <= dictionary size.
+    """
+    values = sums.features()
+    mean, count = values.mean().item(), len(values)
+    variance = values.var().item() / count if count > 1 else 0.0
+    freedom = count - 1 if count > 1 else BLOCKS - 1
+    if sums.inputs >= BLOCKS:
+        left_out = [[b for b in range(BLOCKS) if b != out] for out in range(BLOCKS)]
+        jackknife = torch.stack([sums.features(blocks).mean() for blocks in left_out])
+        variance += (BLOCKS - 1) * jackknife.var(correction=0).item()
+    half = scipy.stats.t.ppf(0.5 + level / 2, freedom) * math.sqrt(variance)
+    return max(1.0, mean - half), min(float(sums.sae.dictionary), mean + half)
+
+
+def _sample(
+    model: nn.Module, batches: Any, names: Sequence[str] | None, samples: int
+) -> tuple[list[Site], dict[str, Reservoir], dict[str, int]]:
+    """One pass over the data: the sites, a uniform sample of each, and the rows of each."""
+    sites: list[Site] = []
+    reservoirs: dict[str, Reservoir] = {}
+    rows: dict[str, int] = {}
+    for batch in batches:
+        if not sites:
+            sites = find_sites(model, batch, names)
+            reservoirs = {
+                site.name: Reservoir(samples, torch.Generator().manual_seed(0)) for site in sites
+            }
+        for name, activations in read(model, batch, sites).items():
+            flat = activations.flatten(0, 1)
+            reservoirs[name].add(flat)
+            rows[name] = rows.get(name, 0) + len(flat)
+    if not sites:
+        raise ValueError("data holds no batch; give at least one.")
+    return sites, reservoirs, rows
+
+
+def _fitted(site: Site, reservoir: Reservoir, sae: SAEConfig | None, seeds: int) -> Fit:
+    """Autoencoders for one site."""
+    try:
+        result = fit(reservoir.rows, sae, seeds=range(seeds))
+    except ValueError as error:
+        raise ValueError(f"at site {site.name!r}: {error}") from error
+    if bool(result.features.isnan().any()):
+        raise DeadCodesError(
+            f"at site {site.name!r} every code is zero. Lower l1 (activations that are small "
+            "against it cost more to encode than to ignore), set SAEConfig(normalize=True), or "
+            "check that the activations are not all zero."
+        )
+    return result
+
+
+def _summary(site: Site, result: Fit, sums: CodeSums) -> Superposition:
+    """The figures of one site."""
+    codes = sums.codes.sum(0)
+    values = sums.features()
+    mean = values.mean().item()
+    variance = (sums.squares - sums.total.square() / sums.samples).sum()
+    half = range(0, BLOCKS, 2)
+    known = bool((sums.codes[list(half)].sum((0, 2)) > 0).all())
+    return Superposition(
+        site=site.name,
+        features=mean,
+        neurons=sums.sae.neurons,
+        interval=features_interval(sums),
+        by_seed=tuple(values.tolist()),
+        hill={order: hill_number(codes, order).mean().item() for order in ORDERS},
+        explained_variance=(1 - sums.error.mean() / variance).item() if variance > 0 else math.nan,
+        mean_active=(sums.active.mean() / sums.samples).item(),
+        dead_share=(codes == 0).double().mean().item(),
+        samples=sums.samples,
+        converged=bool(result.converged.all()),
+        half_change=sums.features(half).mean().item() / mean - 1 if known else math.nan,
+    )
+
+
+def _chosen(device: torch.device | str) -> torch.device | str:
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"

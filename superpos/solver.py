@@ -1,0 +1,419 @@
+"""Fit sparse autoencoders until the loss stands still.
+
+The plain recipe (Adam, a fixed number of epochs) stops wherever its budget ends, and F depends on
+where that is. This solver differs in four ways, each of which `benchmarks/sae_solver.py` measures:
+
+1. the dictionary is stepped along its orthogonalized momentum (Muon, Jordan et al. 2024, with the
+   polynomials of Amsel et al. 2025), so that weak and strong directions move at the same speed;
+2. l1 starts ten times too strong and cools to its value over the first half of the first round:
+   codes settle on few strong features before weak ones may join, which finds lower losses;
+3. narrow layers get several starts, computed together, of which the one with the lowest loss goes
+   on: what remains between seeds is below one percent of F;
+4. rounds follow until a whole further round changes loss and F by less than a tolerance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from tqdm.auto import tqdm
+
+from .entropy import DeadCodesError, effective_features
+from .sae import SAE, SAEConfig, keep_top, keep_top_of_batch, slices
+
+RATE = 0.01  # of the dictionary at batch 128, for a wide matrix
+BIAS_RATE = 2e-3  # Adam's, in units of the activations' root mean square
+MOMENTUM = 0.95
+HEAT = 10.0  # times l1 at the start
+COOLED = 0.5  # share of the first round after which l1 has its value
+POLISH = 0.5  # rate of later rounds against the first
+# Odd polynomials a s + b s^3 + c s^5 that together pull singular values towards one.
+POLYNOMIALS = (
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+)
+
+
+class Fit(NamedTuple):
+    """Fitted autoencoders and how the fit went; every array has members first."""
+
+    sae: SAE
+    """The autoencoders."""
+    loss: torch.Tensor
+    """Loss over all samples, `[members]`."""
+    features: torch.Tensor
+    """Effective features F over all samples, `[members]`; nan where every code is zero."""
+    converged: torch.Tensor
+    """Whether the last round changed loss and F by less than the tolerance, `[members]`."""
+    rounds: torch.Tensor
+    """Rounds used, `[members]`."""
+    history: torch.Tensor
+    """Loss after each round, `[rounds, members]`; a finished member repeats its last value."""
+
+
+def fit(
+    activations: torch.Tensor,
+    config: SAEConfig | None = None,
+    *,
+    seeds: Sequence[int] = (0,),
+    device: torch.device | str | None = None,
+    at_once: int | None = None,
+    progress: bool = False,
+) -> Fit:
+    """Fit one autoencoder per member until its loss stands still.
+
+    A member's result depends on its activations, its seed and the configuration alone: fitted
+    with others or by itself, it gives the same numbers up to rounding.
+
+    Args:
+        activations: `[samples, neurons]` shared by all members, one member per seed; or
+            `[members, samples, neurons]`.
+        config: what to fit; default `SAEConfig()`.
+        seeds: one seed per member; a single seed serves any number of members.
+        device: where to compute; default where the activations are.
+        at_once: autoencoders computed together; default what suits the device.
+        progress: show a bar over members.
+
+    Returns:
+        The fit, with the autoencoders on `device`.
+
+    Raises:
+        ValueError: wrong shapes, no samples, non-finite activations, or seeds that do not match.
+    """
+    config = config or SAEConfig()
+    x = _checked(activations, device)
+    members = x.shape[0] if x.ndim == 3 else len(seeds)
+    seeds = list(seeds) * members if len(seeds) == 1 else list(seeds)
+    if len(seeds) != members:
+        raise ValueError(f"{len(seeds)} seeds for {members} members; give one, or one per member.")
+    plan = _plan(config, x, at_once)
+    group = max(1, plan.at_once // plan.starts)
+    parts = []
+    with tqdm(total=members, desc="autoencoders", disable=not progress, leave=False) as bar:
+        for first in range(0, members, group):
+            chosen = slice(first, first + group)
+            part = x if x.ndim == 2 else x[chosen]
+            parts.append(_fit_group(part, config, plan, seeds[chosen]))
+            bar.update(len(seeds[chosen]))
+    return _joined(parts)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Sizes that follow from the layer's width and the device."""
+
+    batch: int
+    steps: int
+    starts: int
+    at_once: int
+    rate: float
+
+
+def _plan(config: SAEConfig, x: torch.Tensor, at_once: int | None) -> _Plan:
+    """Wider layers get larger batches, longer rounds and fewer starts."""
+    samples, neurons = x.shape[-2:]
+    batch = min(samples, max(128, min(256, neurons // 2)))
+    steps = config.steps or min(3000, 1000 + 16 * neurons)
+    starts = config.starts or (8 if neurons <= 48 else 4 if neurons <= 96 else 1)
+    if at_once is None:  # a CPU is fastest while a step's codes stay in its cache
+        budget = 2**19 if x.device.type == "cpu" else 2**27
+        at_once = max(1, budget // (batch * config.dictionary(neurons)))
+    rate = RATE * (batch / 128) ** 0.25 if batch > 128 else RATE
+    return _Plan(batch, steps, starts, at_once, rate)
+
+
+def _fit_group(x: torch.Tensor, config: SAEConfig, plan: _Plan, seeds: Sequence[int]) -> Fit:
+    """Fit members that are computed together: starts, choice of the best, rounds."""
+    members = len(seeds)
+    orders = [_Order(seed, x.shape[-2], plan.batch) for seed in seeds]
+    best = _best_start(x, config, plan, seeds, orders)
+    loss, features = _state(best, x)
+    history, rounds = [loss.clone()], torch.ones(members, dtype=torch.long)
+    active = torch.arange(members)
+    for _ in range(1, config.rounds):
+        part = _own(x, active)
+        trial = best.select(active)
+        _round(trial, part, [orders[i] for i in active], plan, rate=POLISH * plan.rate, heat=1.0)
+        new_loss, new_features = _state(trial, part)
+        still = _still(loss[active], new_loss, config.tolerance) & _still(
+            features[active], new_features, config.tolerance
+        )
+        better = new_loss <= loss[active]
+        for name, value in best.tensors().items():
+            value[active[better]] = getattr(trial, name)[better]
+        loss[active[better]], features[active[better]] = new_loss[better], new_features[better]
+        rounds[active] += 1
+        history.append(loss.clone())
+        active = active[~still]
+        if len(active) == 0:
+            break
+    converged = torch.ones(members, dtype=torch.bool)
+    converged[active] = False
+    return Fit(best, loss, features, converged, rounds, torch.stack(history))
+
+
+def _best_start(
+    x: torch.Tensor, config: SAEConfig, plan: _Plan, seeds: Sequence[int], orders: list[_Order]
+) -> SAE:
+    """First round from several starts per member; the state with the lowest loss of each."""
+    starts = [(i, start) for i in range(len(seeds)) for start in range(plan.starts)]
+    saved = [order.state() for order in orders]
+    kept, losses = [], []
+    for first in range(0, len(starts), plan.at_once):
+        chosen = starts[first : first + plan.at_once]
+        owner = torch.tensor([i for i, _ in chosen])
+        part = _own(x, owner)
+        sae = _initial(part, config, [seeds[i] * 1_000_003 + start for i, start in chosen])
+        copies = [_Order(0, x.shape[-2], plan.batch).restored(saved[i]) for i, _ in chosen]
+        _round(sae, part, copies, plan, rate=plan.rate, heat=HEAT)
+        losses.append(sae.losses(part)[0])
+        kept.append(sae)
+    for order, state in zip(orders, saved, strict=True):
+        order.restored(state).skip(plan.steps)
+    loss = torch.cat(losses).view(len(seeds), plan.starts)
+    chosen = loss.argmin(1).cpu() + torch.arange(len(seeds)) * plan.starts
+    return _stacked(kept).select(chosen)
+
+
+def _initial(x: torch.Tensor, config: SAEConfig, seeds: Sequence[int]) -> SAE:
+    """Xavier-uniform rows, zero biases; drawn on the CPU so that every device starts alike."""
+    neurons, members = x.shape[-1], len(seeds)
+    dictionary = config.dictionary(neurons)
+    bound = math.sqrt(6 / (neurons + dictionary))
+    rows = torch.stack(
+        [
+            torch.rand(dictionary, neurons, generator=torch.Generator().manual_seed(seed))
+            for seed in seeds
+        ]
+    )
+    sae = SAE(config, ((2 * rows - 1) * bound).to(x.device), x.new_zeros(members, dictionary))
+    if config.normalize:
+        sae.scale = _rms(x).expand(members).clone()
+    if config.architecture != "tied":
+        sae.decoder = torch.nn.functional.normalize(sae.encoder, dim=-1)
+        sae.encoder = sae.decoder.clone()
+        mean = x.mean(-2).expand(members, neurons)
+        sae.offset = mean.clone() if sae.scale is None else mean / sae.scale[:, None]
+    if config.architecture == "batchtopk":
+        sae.threshold = x.new_zeros(members)
+    return sae
+
+
+def _round(
+    sae: SAE, x: torch.Tensor, orders: Sequence[_Order], plan: _Plan, *, rate: float, heat: float
+) -> None:
+    """One schedule of steps, the rate falling to zero along a cosine. Changes `sae` in place."""
+    config, dictionary, neurons = sae.config, sae.dictionary, sae.neurons
+    stretch = math.sqrt(max(1.0, dictionary / neurons))
+    unit = (_rms(x) if sae.scale is None else x.new_ones(1)).clamp_min(1e-12)
+    matrices = [sae.encoder] if sae.decoder is None else [sae.encoder, sae.decoder]
+    vectors = [sae.bias] if sae.offset is None else [sae.bias, sae.offset]
+    momenta = [torch.zeros_like(matrix) for matrix in matrices]
+    firsts = [torch.zeros_like(vector) for vector in vectors]
+    seconds = [torch.zeros_like(vector) for vector in vectors]
+    for step in range(plan.steps):
+        done = step / plan.steps
+        cosine = 0.5 * (1 + math.cos(math.pi * done))
+        l1 = config.l1 * heat ** max(0.0, 1 - done / COOLED)
+        gradients = _gradients(sae, _batch(x, orders, sae.scale), l1)
+        for matrix, momentum, gradient in zip(matrices, momenta, gradients[0], strict=True):
+            momentum.mul_(MOMENTUM).add_(gradient)
+            direction = orthogonalized(gradient.add_(momentum, alpha=MOMENTUM))
+            matrix.sub_(direction, alpha=rate * cosine * stretch)
+        for vector, first, second, gradient in zip(
+            vectors, firsts, seconds, gradients[1], strict=True
+        ):
+            first.lerp_(gradient, 0.1)
+            second.lerp_(gradient.square(), 0.001)
+            size = (second / (1 - 0.999 ** (step + 1))).sqrt_().add_(1e-12)
+            change = first / (1 - 0.9 ** (step + 1)) / size
+            vector.sub_(change * unit[:, None], alpha=BIAS_RATE * cosine * rate / RATE)
+        if sae.decoder is not None:
+            sae.decoder.copy_(torch.nn.functional.normalize(sae.decoder, dim=-1))
+    if config.architecture == "batchtopk":
+        sae.threshold = _thresholds(sae, x)
+
+
+def _gradients(
+    sae: SAE, x: torch.Tensor, l1: float
+) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    """Gradients of the loss on one batch `[members, batch, neurons]`: of matrices, of vectors."""
+    batch, neurons = x.shape[1:]
+    z = torch.baddbmm(sae.bias.unsqueeze(1), x, sae.encoder.mT).relu_()
+    if sae.config.architecture == "topk":
+        z = keep_top(z, sae.config.kept(neurons))
+    elif sae.config.architecture == "batchtopk":
+        z = keep_top_of_batch(z, sae.config.kept(neurons))
+    error = sae._rebuilt(z).sub_(x).mul_(2 / (batch * neurons))
+    decoder = sae.encoder if sae.decoder is None else sae.decoder
+    through = torch.bmm(error, decoder.mT)
+    if not sae.config.sparse_by_rank:
+        through.add_(l1 / (batch * sae.dictionary))
+    through.mul_(z > 0)
+    encoder_part = torch.bmm(through.mT, x)
+    decoder_part = torch.bmm(z.mT, error)
+    if sae.decoder is None:
+        return (encoder_part.add_(decoder_part),), (through.sum(1),)
+    return (encoder_part, decoder_part), (through.sum(1), error.sum(1))
+
+
+def orthogonalized(matrix: torch.Tensor) -> torch.Tensor:
+    """Nearest matrices with equal singular values, approximately: the polar factor U V^T.
+
+    The polynomials act on the smaller Gram matrix, so that a tall dictionary costs two tall
+    products however many polynomials follow.
+
+    Args:
+        matrix: `[members, rows, columns]`.
+
+    Returns:
+        The same shape, singular values near one (zero where they were zero).
+    """
+    if matrix.shape[-2] < matrix.shape[-1]:
+        return orthogonalized(matrix.mT).mT
+    matrix = matrix / (matrix.norm(dim=(-2, -1), keepdim=True) * 1.01 + 1e-30)
+    gram = torch.bmm(matrix.mT, matrix)
+    product = None
+    for index, (a, b, c) in enumerate(POLYNOMIALS):
+        factor = torch.bmm(gram, gram).mul_(c).add_(gram, alpha=b)
+        factor.diagonal(dim1=-2, dim2=-1).add_(a)
+        product = factor if product is None else torch.bmm(product, factor)
+        if index + 1 < len(POLYNOMIALS):
+            gram = torch.bmm(factor, torch.bmm(gram, factor))
+    return torch.bmm(matrix, product)
+
+
+class _Order:
+    """A member's own endless shuffled order of the samples."""
+
+    def __init__(self, seed: int, samples: int, batch: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        self.samples, self.batch = samples, batch
+        self.left = torch.empty(0, dtype=torch.long)
+
+    def next(self) -> torch.Tensor:
+        """Indices of the next batch; a remainder too small for a batch is dropped."""
+        if len(self.left) < self.batch:
+            self.left = torch.randperm(self.samples, generator=self.generator)
+        batch, self.left = self.left[: self.batch], self.left[self.batch :]
+        return batch
+
+    def skip(self, steps: int) -> None:
+        """Go on as if this many batches had been drawn."""
+        for _ in range(steps):
+            self.next()
+
+    def state(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.generator.get_state(), self.left
+
+    def restored(self, state: tuple[torch.Tensor, torch.Tensor]) -> _Order:
+        self.generator.set_state(state[0])
+        self.left = state[1]
+        return self
+
+
+def _batch(x: torch.Tensor, orders: Sequence[_Order], scale: torch.Tensor | None) -> torch.Tensor:
+    """Next batch of every member, `[members, batch, neurons]`."""
+    index = torch.stack([order.next() for order in orders]).to(x.device)
+    if x.ndim == 2:
+        batch = x[index]
+    else:
+        batch = x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+    return batch if scale is None else batch / scale[:, None, None]
+
+
+def _thresholds(sae: SAE, x: torch.Tensor) -> torch.Tensor:
+    """Per member, the pre-activation below which codes are off so that k are on on average."""
+    k, samples = sae.config.kept(sae.neurons), x.shape[-2]
+    open_sae = replace(sae, config=replace(sae.config, architecture="untied"))
+    thresholds = []
+    for member in range(sae.members):
+        one = open_sae.select([member])
+        part = x if x.ndim == 2 else x[member : member + 1]
+        z = torch.cat([one.encode(rows).flatten() for rows in slices(part)])
+        last = z.numel() - k * samples  # so many codes are off
+        thresholds.append(z.kthvalue(last).values if last > 0 else z.new_zeros(()))
+    return torch.stack(thresholds)
+
+
+def _state(sae: SAE, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss and F of every member on the CPU; F is nan where every code is zero."""
+    loss, sums = sae.losses(x)
+    features = torch.full_like(loss, math.nan)
+    alive = sums.sum(-1) > 0
+    if bool(alive.any()):
+        features[alive] = effective_features(sums[alive])
+    return loss.cpu(), features.cpu()
+
+
+def _still(old: torch.Tensor, new: torch.Tensor, tolerance: float) -> torch.Tensor:
+    """Whether values changed by less than a share; nan twice counts as standing still."""
+    unchanged = (new - old).abs() <= tolerance * old.abs()
+    return unchanged | (old.isnan() & new.isnan())
+
+
+def _own(x: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
+    """Activations of some members; those that all share stay as they are."""
+    if x.ndim == 2 or (len(members) == len(x) and torch.equal(members, torch.arange(len(x)))):
+        return x
+    return x[members.to(x.device)]
+
+
+def _rms(x: torch.Tensor) -> torch.Tensor:
+    """Root mean square of each member's activations, `[members]` or `[1]` when shared."""
+    return x.square().mean((-2, -1)).sqrt().reshape(-1)
+
+
+def _checked(activations: torch.Tensor, device: torch.device | str | None) -> torch.Tensor:
+    """Activations in single precision on the device, or an error that says what is wrong."""
+    x = torch.as_tensor(activations)
+    if x.ndim not in (2, 3) or 0 in x.shape:
+        raise ValueError(
+            f"activations have shape {tuple(x.shape)}; give [samples, neurons] or "
+            "[members, samples, neurons] with at least one of each."
+        )
+    x = x.detach().to(device=device or x.device, dtype=torch.float32)
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError("activations contain nan or infinity (in single precision).")
+    return x
+
+
+def _stacked(saes: Sequence[SAE]) -> SAE:
+    """Autoencoders of one configuration as one."""
+    names = saes[0].tensors()
+    return replace(saes[0], **{name: torch.cat([getattr(s, name) for s in saes]) for name in names})
+
+
+def _joined(parts: Sequence[Fit]) -> Fit:
+    """Fits of groups of members as one."""
+    longest = max(len(part.history) for part in parts)
+    histories = [
+        torch.cat([p.history, p.history[-1:].expand(longest - len(p.history), -1)]) for p in parts
+    ]
+    return Fit(
+        sae=_stacked([part.sae for part in parts]),
+        loss=torch.cat([part.loss for part in parts]),
+        features=torch.cat([part.features for part in parts]),
+        converged=torch.cat([part.converged for part in parts]),
+        rounds=torch.cat([part.rounds for part in parts]),
+        history=torch.cat(histories, dim=1),
+    )
+
+
+def require_alive(result: Fit) -> None:
+    """Raise if a member's codes are all zero.
+
+    Raises:
+        DeadCodesError: some member has no living code.
+    """
+    dead = int(result.features.isnan().sum())
+    if dead:
+        raise DeadCodesError(
+            f"{dead} of {len(result.features)} autoencoders have no living code. "
+            "Lower l1, or check that the activations are not all zero."
+        )

@@ -1,0 +1,140 @@
+"""The measure: closed forms, other libraries, and properties that must always hold."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from superpos import entropy as e
+
+codes_arrays = arrays(
+    np.float64, st.integers(1, 30), elements=st.floats(0, 1e6, allow_subnormal=False)
+).filter(lambda a: a.max() > 1e-9)
+
+
+@given(codes_arrays)
+def test_features_lie_between_one_and_the_dictionary_size(codes):
+    features = e.effective_features(codes)
+    assert 1 - 1e-12 <= features <= len(codes) * (1 + 1e-12)
+
+
+@given(codes_arrays, st.floats(1e-6, 1e6), st.randoms(use_true_random=False))
+def test_features_ignore_scale_and_order_of_the_codes(codes, scale, random):
+    shuffled = list(codes * scale)
+    random.shuffle(shuffled)
+    assert e.effective_features(np.array(shuffled)) == pytest.approx(
+        e.effective_features(codes), rel=1e-9
+    )
+
+
+@settings(max_examples=200)
+@given(codes_arrays, st.floats(0, 20), st.floats(0, 20))
+def test_hill_numbers_never_grow_with_the_order(codes, q1, q2):
+    low, high = sorted((q1, q2))
+    assert e.hill_number(codes, high) <= e.hill_number(codes, low) * (1 + 1e-6)
+    assert e.hill_number(codes, math.inf) <= e.hill_number(codes, high) * (1 + 1e-6)
+
+
+@given(codes_arrays)
+def test_entropy_agrees_with_scipy(codes):
+    assert e.entropy(codes) == pytest.approx(scipy.stats.entropy(codes), abs=1e-9)
+
+
+@given(st.integers(1, 50), st.integers(0, 50))
+def test_equal_codes_count_themselves_whatever_the_order(used, unused):
+    codes = np.r_[np.ones(used), np.zeros(unused)]
+    for order in (0, 0.5, 1, 2, 7, math.inf):
+        assert e.hill_number(codes, order) == pytest.approx(used)
+
+
+def test_hill_numbers_of_a_hand_worked_example():
+    codes = np.array([4.0, 2.0, 1.0, 1.0])  # shares 1/2, 1/4, 1/8, 1/8
+    assert e.entropy(codes) == pytest.approx(1.75 * math.log(2))
+    assert e.effective_features(codes) == pytest.approx(2**1.75)
+    assert e.hill_number(codes, 0) == 4
+    assert e.hill_number(codes, 2) == pytest.approx(1 / (1 / 4 + 1 / 16 + 2 / 64))
+    assert e.hill_number(codes, math.inf) == pytest.approx(2)
+    assert e.superposition(codes, 2) == pytest.approx(2**1.75 / 2)
+
+
+def test_the_order_one_is_the_limit_of_its_neighbors():
+    codes = np.random.default_rng(0).random(20)
+    middle = e.hill_number(codes, 1)
+    for near in (1 - 1e-5, 1 + 1e-5):
+        assert e.hill_number(codes, near) == pytest.approx(middle, rel=1e-4)
+
+
+def test_batched_members_equal_members_alone_and_torch_equals_numpy():
+    codes = np.random.default_rng(1).random((3, 4, 7))
+    batched = e.effective_features(codes)
+    assert batched.shape == (3, 4)
+    assert batched[2, 1] == pytest.approx(e.effective_features(codes[2, 1]), rel=1e-12)
+    torched = e.effective_features(torch.tensor(codes))
+    assert isinstance(torched, torch.Tensor)
+    np.testing.assert_allclose(torched.numpy(), batched, rtol=1e-12)
+
+
+def test_huge_and_single_precision_codes_do_not_overflow():
+    codes = torch.full((6,), 3e38)
+    assert e.effective_features(codes).item() == pytest.approx(6)
+
+
+def test_dead_codes_are_a_named_error_not_a_number():
+    with pytest.raises(e.DeadCodesError, match="2 member"):
+        e.effective_features(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]))
+
+
+@pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
+def test_negative_and_non_finite_codes_are_refused(bad):
+    with pytest.raises(ValueError, match=r"negative|nan"):
+        e.probabilities(np.array([1.0, bad]))
+
+
+@pytest.mark.parametrize("order", [-0.1, math.nan])
+def test_negative_orders_are_refused(order):
+    with pytest.raises(ValueError, match="order"):
+        e.hill_number(np.ones(3), order)
+
+
+def test_a_layer_without_neurons_is_refused():
+    with pytest.raises(ValueError, match="at least one"):
+        e.superposition(np.ones(3), 0)
+
+
+def test_weight_measures_agree_with_brute_force():
+    weights = np.random.default_rng(2).normal(size=(5, 20))
+    norms = [sum(w**2 for w in column) for column in weights.T]
+    np.testing.assert_allclose(e.weight_features(weights), norms)
+    assert e.frobenius_superposition(weights) == pytest.approx(sum(norms) / 5)
+
+
+def test_effective_rank_of_orthogonal_and_rank_one_matrices():
+    orthogonal = np.linalg.qr(np.random.default_rng(3).normal(size=(6, 6)))[0]
+    assert e.effective_rank(orthogonal) == pytest.approx(6)
+    assert e.effective_rank(np.outer(np.arange(1, 4), np.arange(1, 6))) == pytest.approx(1)
+
+
+def test_participation_ratio_agrees_with_eigenvalues():
+    samples = np.random.default_rng(4).normal(size=(50, 6)) * np.arange(1, 7)
+    covariance = np.cov(samples.T)
+    values = np.linalg.eigvalsh(covariance)
+    assert e.participation_ratio(covariance) == pytest.approx(
+        values.sum() ** 2 / (values**2).sum()
+    )
+
+
+def test_constant_activations_have_no_participation_ratio():
+    with pytest.raises(e.DeadCodesError, match="do not vary"):
+        e.participation_ratio(np.zeros((3, 3)))
+
+
+def test_weights_with_one_axis_are_refused():
+    with pytest.raises(ValueError, match="two axes"):
+        e.frobenius_superposition(np.ones(3))
