@@ -141,7 +141,7 @@ def reiterable(data: Any) -> bool:
         return True
     if not isinstance(data, Iterable):
         raise TypeError(
-            f"data is a {type(data).__name__}; give a tensor, a DataLoader or an iterable of batches."
+            f"data is a {type(data).__name__}; give a tensor or an iterable of batches."
         )
     return iter(data) is not data
 

@@ -213,7 +213,9 @@ def participation_ratio(covariance: Array) -> Array:
     """
     values, restore = _matrix(covariance, "covariance")
     if values.shape[-1] != values.shape[-2]:
-        raise ValueError(f"covariance has shape {tuple(values.shape)}; its last axes must be equal.")
+        raise ValueError(
+            f"covariance has shape {tuple(values.shape)}; its last axes must be equal."
+        )
     scale = values.abs().amax((-2, -1), keepdim=True)
     if bool((scale == 0).any()):
         raise DeadCodesError("the covariance is zero: the activations do not vary.")

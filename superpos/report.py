@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ class Report(Mapping[str, Superposition]):
 
     def _repr_html_(self) -> str:
         """A table for a notebook."""
-        notes = "".join(f"<p>{note}</p>" for note in self._notes())
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self._notes())
         return self._table().to_html(index=False, border=0) + notes
 
     def _table(self) -> pd.DataFrame:

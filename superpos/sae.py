@@ -206,8 +206,9 @@ class SAE:
         with safe_open(str(path), framework="pt", device=str(device)) as file:
             text = (file.metadata() or {}).get("superpos.sae")
             if text is None:
-                raise ValueError(f"{path} holds no superpos autoencoder; give a file SAE.save wrote.")
-            return cls(SAEConfig(**json.loads(text)), **{k: file.get_tensor(k) for k in file.keys()})  # noqa: SIM118
+                raise ValueError(f"{path} holds no superpos autoencoder; SAE.save writes those.")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return cls(SAEConfig(**json.loads(text)), **tensors)
 
     def _inputs(self, x: torch.Tensor) -> torch.Tensor:
         """Activations as `[members, samples, neurons]`, normalized if the configuration says so."""

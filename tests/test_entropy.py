@@ -125,9 +125,7 @@ def test_participation_ratio_agrees_with_eigenvalues():
     samples = np.random.default_rng(4).normal(size=(50, 6)) * np.arange(1, 7)
     covariance = np.cov(samples.T)
     values = np.linalg.eigvalsh(covariance)
-    assert e.participation_ratio(covariance) == pytest.approx(
-        values.sum() ** 2 / (values**2).sum()
-    )
+    assert e.participation_ratio(covariance) == pytest.approx(values.sum() ** 2 / (values**2).sum())
 
 
 def test_constant_activations_have_no_participation_ratio():

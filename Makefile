@@ -1,0 +1,56 @@
+# Needs Python 3.10 or newer and make; everything else is installed into .venv.
+PYTHON ?= python3
+PROFILE ?=
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+ALONE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+CORES = $$($(BIN)/python -c 'import joblib; print(joblib.cpu_count())')
+# The scorecard reads what the other notebooks report, so it comes last.
+CHAPTERS = $(filter-out notebooks/scorecard.ipynb,$(wildcard notebooks/*.ipynb))
+NOTEBOOKS = $(CHAPTERS) $(wildcard notebooks/scorecard.ipynb)
+# A new folder for results, removed at the end: what runs in it computes everything afresh.
+FRESH_RESULTS = results=$$(mktemp -d) && trap 'rm -rf "$$results"' EXIT && \
+	trap 'exit 130' INT TERM && export SUPERPOS_RESULTS="$$results"
+
+.DEFAULT_GOAL := help
+.PHONY: help install book notebooks test lint clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | \
+		while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+install: $(STAMP) ## make .venv and install everything into it
+
+$(STAMP): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo \
+		"$(PYTHON) was not found: install Python 3.10 or newer, or name one with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo \
+		"$(PYTHON) is older than Python 3.10: install a newer one, or name it with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo \
+		"$(PYTHON) lacks the modules venv and ensurepip: install them (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@echo "installing into .venv"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -e '.[book,test]'
+	@touch $@
+
+book: $(STAMP) ## run every notebook and build the book (PROFILE=workstation or paper for more)
+	@$(BIN)/superpos book $(if $(PROFILE),--profile $(PROFILE))
+
+notebooks: $(STAMP) ## run every notebook in place, to commit it with its outputs
+	@$(FRESH_RESULTS) && for notebook in $(NOTEBOOKS); do \
+		$(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False "$$notebook" || exit 1; done
+
+test: $(STAMP) ## run all tests, and the notebooks as regression tests
+	@$(FRESH_RESULTS) && $(ALONE) $(BIN)/python -m pytest \
+		-n "$(CORES)" --dist loadfile --no-loadscope-reorder \
+		--nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval.cfg $(NOTEBOOKS) tests
+
+lint: $(STAMP) ## check style and formatting
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+clean: ## remove the built book, executed notebooks, quick results and caches (not .venv)
+	@rm -rf _build book/executed results/quick .pytest_cache .ruff_cache .hypothesis
+	@find superpos tests benchmarks notebooks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

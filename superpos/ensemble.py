@@ -1,0 +1,105 @@
+"""Many small networks of one architecture computed as one.
+
+Members differ in their weights and share everything else. They are computed through
+`torch.func.vmap`, all at once or a few at a time: a matter of memory and speed, not of the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+
+class Ensemble:
+    """Networks of one architecture with their weights stacked.
+
+    Attributes:
+        parameters: Weights by name, `[members, ...]`, each a leaf that requires gradients.
+        members: Number of networks.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module], *, at_once: int | None = None) -> None:
+        """Stack networks.
+
+        Args:
+            networks: modules of one architecture without buffers that change, on one device.
+            at_once: members computed together; default all.
+
+        Raises:
+            ValueError: there are no networks, or `at_once` is not positive.
+        """
+        if not networks:
+            raise ValueError("an ensemble needs at least one network.")
+        self.parameters, self._buffers = stack_module_state(list(networks))
+        self.members = len(networks)
+        self._networks = list(networks)
+        self.at_once = self.members if at_once is None else at_once
+        if self.at_once < 1:
+            raise ValueError(f"at_once is {at_once}; give at least 1.")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Outputs of every member for its own inputs.
+
+        Args:
+            x: `[members, batch, ...]`.
+
+        Returns:
+            `[members, batch, outputs]`.
+        """
+        if x.shape[0] != self.members:
+            raise ValueError(f"inputs have {x.shape[0]} members, the ensemble {self.members}.")
+        return self._outputs(self.parameters, self._buffers, x)
+
+    def _outputs(self, weights: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+        """Outputs of stacked networks, at most `at_once` of them together."""
+        run = vmap(self._one, chunk_size=self.at_once)
+        return run(weights, buffers, x)
+
+    def _one(self, weights: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+        return functional_call(self._networks[0], {**weights, **buffers}, (x,))
+
+    def select(self, members: Tensor) -> Callable[[Tensor], Tensor]:
+        """Some members as a function of their own inputs, with copies of their present weights."""
+        weights = {name: value.detach()[members] for name, value in self.parameters.items()}
+        buffers = {name: value[members] for name, value in self._buffers.items()}
+        return lambda x: self._outputs(weights, buffers, x)
+
+    def member(self, index: int) -> nn.Module:
+        """One network with its present weights, for reading; it does not share them."""
+        network = self._networks[index]
+        with torch.no_grad():
+            for name, value in network.named_parameters():
+                value.copy_(self.parameters[name][index])
+        return network
+
+
+def train(
+    ensemble: Ensemble,
+    *,
+    batches: Callable[[int], tuple[Tensor, Tensor]],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    optimizer: torch.optim.Optimizer,
+    schedule: Callable[[float], float],
+    steps: int,
+) -> None:
+    """Train all members together; their losses add up, so that none sees another's gradient.
+
+    Args:
+        ensemble: the networks, changed in place.
+        batches: from the step to inputs `[members, batch, ...]` and targets `[members, batch]`.
+        loss: from outputs and targets to losses `[members, batch]`; averaged over the batch.
+        optimizer: over `ensemble.parameters.values()`, elementwise (SGD, Adam).
+        schedule: from the share of training done to a factor on the learning rate.
+        steps: number of steps.
+    """
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for step in range(steps):
+        x, y = batches(step)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * schedule(step / steps)
+        optimizer.zero_grad()
+        loss(ensemble(x), y).mean(-1).sum().backward()
+        optimizer.step()

@@ -1,0 +1,84 @@
+"""One style for all figures, and the way they enter a page."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
+"""Colors that color-blind readers can tell apart (Okabe and Ito)."""
+
+STYLE = {
+    "figure.dpi": 110,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.prop_cycle": plt.cycler(color=COLORS),
+    "grid.color": "#E5E5E5",
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+
+
+def figure(
+    rows: int = 1, columns: int = 1, *, width: float = 7.2, height: float = 3.2, **options: Any
+) -> tuple[Figure, Any]:
+    """A figure in the book's style with its axes, sized in inches."""
+    with plt.rc_context(STYLE):
+        return plt.subplots(rows, columns, figsize=(width, height), **options)
+
+
+def band(axes: Axes, x: ArrayLike, middle: ArrayLike, low: ArrayLike, high: ArrayLike, **line: Any):  # noqa: ANN201
+    """A line with markers and its interval as a band; returns the line."""
+    (drawn,) = axes.plot(x, middle, marker="o", markersize=4, **line)
+    axes.fill_between(x, low, high, color=drawn.get_color(), alpha=0.18, linewidth=0)
+    return drawn
+
+
+class Picture:
+    """A figure as it enters a page: an image with alternative text, and its caption."""
+
+    def __init__(self, png: bytes, alt: str, caption: str) -> None:
+        """Hold what is shown."""
+        self.png, self.alt, self.caption = png, alt, caption
+
+    def _repr_html_(self) -> str:
+        data = base64.b64encode(self.png).decode()
+        alt = html.escape(self.alt, quote=True)
+        return (
+            '<figure style="margin:1em 0;text-align:center">'
+            f'<img src="data:image/png;base64,{data}" alt="{alt}" '
+            'style="max-width:100%;background:white;border-radius:4px"/>'
+            f"<figcaption><p><em>{self.caption}</em></p></figcaption></figure>"
+        )
+
+    def __repr__(self) -> str:
+        """The caption, where images cannot be shown."""
+        return f"Figure: {self.caption}"
+
+
+def show(figure: Figure, *, alt: str, caption: str) -> Picture:
+    """Close a figure and make it the value of a notebook cell.
+
+    Args:
+        figure: what was drawn.
+        alt: what the image shows, for readers who cannot see it.
+        caption: the sentence under it; simple HTML is allowed.
+    """
+    buffer = io.BytesIO()
+    with plt.rc_context(STYLE):
+        figure.savefig(buffer, format="png", dpi=150)
+    plt.close(figure)
+    return Picture(buffer.getvalue(), alt, caption)

@@ -1,0 +1,95 @@
+"""Intervals, correlations and slopes: thin words around scipy, statsmodels and NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import scipy.stats
+from numpy.typing import ArrayLike
+
+from .claims import Estimate
+
+
+def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
+    """Mean with its t interval over independent repeats.
+
+    Args:
+        values: one number per repeat, `[repeats]`; at least two.
+        level: coverage.
+
+    Raises:
+        ValueError: fewer than two values: one repeat has no interval.
+    """
+    values = np.asarray(values, dtype=float)
+    if values.size < 2:
+        raise ValueError(f"{values.size} value(s) have no interval; give at least two repeats.")
+    half = scipy.stats.t.ppf(0.5 + level / 2, values.size - 1) * scipy.stats.sem(values)
+    return Estimate(values.mean(), values.mean() - half, values.mean() + half)
+
+
+def correlation(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Estimate:
+    """Pearson correlation with Fisher's interval.
+
+    Args:
+        x: `[pairs]`.
+        y: `[pairs]`.
+        level: coverage.
+
+    Raises:
+        ValueError: fewer than four pairs, or one side does not vary.
+    """
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if x.size < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        raise ValueError("a correlation needs at least four pairs that vary on both sides.")
+    result = scipy.stats.pearsonr(x, y)
+    low, high = result.confidence_interval(level)
+    return Estimate(float(result.statistic), float(low), float(high))
+
+
+def bootstrap(
+    columns: Sequence[ArrayLike],
+    statistic: Callable[..., float],
+    *,
+    seed: int = 0,
+    resamples: int = 2000,
+    level: float = 0.95,
+) -> Estimate:
+    """A statistic of paired rows with its percentile interval over resampled rows.
+
+    Args:
+        columns: arrays of equal length whose rows belong together, each `[rows]`.
+        statistic: takes the columns, returns a number.
+        seed: of the resampling.
+        resamples: number of resampled data sets.
+        level: coverage.
+    """
+    columns = [np.asarray(column) for column in columns]
+    generator = np.random.default_rng(seed)
+    value = float(statistic(*columns))
+    draws = generator.integers(0, len(columns[0]), (resamples, len(columns[0])))
+    results = np.array([statistic(*(column[rows] for column in columns)) for rows in draws])
+    low, high = np.nanquantile(results, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(value, min(value, float(low)), max(value, float(high)))
+
+
+def normalized_slope(epsilon: ArrayLike, features: ArrayLike) -> float:
+    """Slope of F over training epsilon divided by F at epsilon 0 (paper section 7).
+
+    Clean and adversarial observations go in together; F at epsilon 0 is their mean there.
+
+    Args:
+        epsilon: training epsilon of every observation, `[observations]`.
+        features: F of every observation, `[observations]`.
+
+    Returns:
+        The slope, per unit of epsilon.
+
+    Raises:
+        ValueError: no observation at epsilon 0, or none elsewhere.
+    """
+    epsilon, features = np.asarray(epsilon, dtype=float), np.asarray(features, dtype=float)
+    base = features[epsilon == 0]
+    if base.size == 0 or base.size == epsilon.size:
+        raise ValueError("a normalized slope needs observations at epsilon 0 and at others.")
+    return float(scipy.stats.linregress(epsilon, features).slope / base.mean())
