@@ -13,6 +13,9 @@ NOTEBOOKS = $(CHAPTERS) $(wildcard notebooks/scorecard.ipynb)
 FRESH_RESULTS = results=$$(mktemp -d) && trap 'rm -rf "$$results"' EXIT && \
 	trap 'exit 130' INT TERM && export SUPERPOS_RESULTS="$$results"
 
+EXECUTE = import sys, nbclient, nbformat; path = sys.argv[1]; \
+	nbformat.write(nbclient.execute(nbformat.read(path, 4), cwd='notebooks', record_timing=False), path)
+
 .DEFAULT_GOAL := help
 .PHONY: help install book notebooks test lint clean
 
@@ -40,7 +43,7 @@ book: $(STAMP) ## run every notebook and build the book (PROFILE=workstation or 
 
 notebooks: $(STAMP) ## run every notebook in place, to commit it with its outputs
 	@$(FRESH_RESULTS) && for notebook in $(NOTEBOOKS); do \
-		$(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False "$$notebook" || exit 1; done
+		echo "$$notebook" && $(BIN)/python -c "$(EXECUTE)" "$$notebook" || exit 1; done
 
 test: $(STAMP) ## run all tests, and the notebooks as regression tests
 	@$(FRESH_RESULTS) && $(ALONE) $(BIN)/python -m pytest \

@@ -83,6 +83,24 @@ CASES = {
 }
 
 
+class Seconds(NamedTuple):
+    """A duration; on a busy machine the ratio of processor times is the one to trust."""
+
+    wall: float
+    """By the clock on the wall."""
+    cpu: float
+    """Of the processor, summed over threads."""
+
+    @classmethod
+    def now(cls) -> Seconds:
+        return cls(time.perf_counter(), time.process_time())
+
+    def since(self, scale: float = 1.0) -> Seconds:
+        """Time gone by since this point, scaled."""
+        now = Seconds.now()
+        return Seconds((now.wall - self.wall) * scale, (now.cpu - self.cpu) * scale)
+
+
 class PlainSAE(nn.Module):
     """The tied autoencoder as one would first write it."""
 
@@ -112,11 +130,11 @@ def sliced(x: torch.Tensor, generator: torch.Generator) -> Iterator[torch.Tensor
 
 def plain(
     x: torch.Tensor, dictionary: int, epochs: int, seed: int, fast: bool, timed: int, name: str
-) -> tuple[PlainSAE, float]:
+) -> tuple[PlainSAE, Seconds]:
     """Train one member with the plain recipe.
 
     Returns:
-        The autoencoder, and the seconds that all epochs take with the DataLoader. With `fast`,
+        The autoencoder, and the time that all epochs take with the DataLoader. With `fast`,
         the epochs run on sliced batches, and the time is that of a few DataLoader epochs, scaled.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -132,10 +150,10 @@ def plain(
 
     if not fast:
         timed = epochs
-    started = time.perf_counter()
+    started = Seconds.now()
     for _ in range(timed):
         epoch(loader(x, generator))
-    seconds = (time.perf_counter() - started) / timed * epochs
+    seconds = started.since(epochs / timed)
     with click.progressbar(range(epochs - timed), label=f"{name}: plain recipe") as bar:
         for _ in bar:
             epoch(sliced(x, generator))
@@ -155,10 +173,9 @@ def rounds(x: torch.Tensor, config: SAEConfig, seeds: list[int]) -> list[dict]:
     rows = []
     for count in range(1, config.rounds + 1):
         limited = SAEConfig(expansion=config.expansion, rounds=count)
-        started = time.perf_counter()
+        started = Seconds.now()
         result = fit(x, limited, seeds=seeds)
-        seconds = time.perf_counter() - started
-        rows.append({"rounds": count, "seconds": seconds, "fit": result})
+        rows.append({"rounds": count, "seconds": started.since(), "fit": result})
         if bool(result.converged.all()):
             break
     return rows
@@ -176,7 +193,11 @@ def compare(
     trained = [
         plain(x[i], config.dictionary(neurons), epochs, 0, fast, timed, name) for i in chosen
     ]
-    plain_seconds = sum(seconds for _, seconds in trained) * members / len(chosen)
+    scale = members / len(chosen)
+    plain_time = Seconds(
+        scale * sum(seconds.wall for _, seconds in trained),
+        scale * sum(seconds.cpu for _, seconds in trained),
+    )
     judgements = [judged(model, x[i]) for (model, _), i in zip(trained, chosen, strict=True)]
     target = torch.tensor([loss for loss, _ in judgements], dtype=torch.float64)
     ours = rounds(x, config, list(range(members)))
@@ -186,28 +207,31 @@ def compare(
         steps.append(
             {
                 "rounds": row["rounds"],
-                "seconds": row["seconds"],
+                "seconds": row["seconds"].wall,
+                "cpu_seconds": row["seconds"].cpu,
                 "losses": losses.tolist(),
                 "over_target": (losses / target).tolist(),
                 "reached": bool((losses <= target).all()),
                 "converged_share": row["fit"].converged.double().mean().item(),
             }
         )
-    first = next((step["seconds"] for step in steps if step["reached"]), None)
+    first = next((step for step in steps if step["reached"]), None)
     result = {
         "case": name,
         "dataset": "-" if name == "toy" else dataset,
         "bar": case.bar,
         "members": members,
         "compared": chosen,
-        "plain_seconds": plain_seconds,
+        "plain_seconds": plain_time.wall,
+        "plain_cpu_seconds": plain_time.cpu,
         "plain_time_is": "a few DataLoader epochs, scaled" if fast else "all epochs",
         "plain_losses": target.tolist(),
         "plain_features": [features for _, features in judgements],
         "rounds": steps,
-        "seconds_to_target": first,
-        "ratio": plain_seconds / first if first else None,
-        "seconds_to_convergence": ours[-1]["seconds"],
+        "seconds_to_target": first and first["seconds"],
+        "ratio": first and plain_time.wall / first["seconds"],
+        "cpu_ratio": first and plain_time.cpu / first["cpu_seconds"],
+        "seconds_to_convergence": ours[-1]["seconds"].wall,
         "features": ours[-1]["fit"].features[chosen].tolist(),
     }
     if seeds > 1:
@@ -235,7 +259,6 @@ def table(results: list[dict]) -> pd.DataFrame:
     """One row per case."""
     rows = []
     for r in results:
-        reached = "not reached" if r["ratio"] is None else f"{r['ratio']:.1f}x"
         rows.append(
             {
                 "case": r["case"],
@@ -243,7 +266,8 @@ def table(results: list[dict]) -> pd.DataFrame:
                 "plain s": f"{r['plain_seconds']:.0f}",
                 "ours to target s": f"{r['seconds_to_target'] or float('nan'):.1f}",
                 "to convergence s": f"{r['seconds_to_convergence']:.1f}",
-                "ratio": reached,
+                "ratio": f"{r['ratio']:.1f}x" if r["ratio"] else "not reached",
+                "CPU ratio": f"{r['cpu_ratio']:.1f}x" if r["ratio"] else "not reached",
                 "bar": f"{r['bar']:g}x",
                 "loss/plain": f"{max(r['rounds'][-1]['over_target']):.4f}",
                 "F plain": " ".join(f"{f:.1f}" for f in r["plain_features"]),

@@ -25,7 +25,8 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
     if values.size < 2:
         raise ValueError(f"{values.size} value(s) have no interval; give at least two repeats.")
     half = scipy.stats.t.ppf(0.5 + level / 2, values.size - 1) * scipy.stats.sem(values)
-    return Estimate(values.mean(), values.mean() - half, values.mean() + half)
+    mean = values.mean()
+    return Estimate(float(mean), float(mean - half), float(mean + half))
 
 
 def correlation(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Estimate:

@@ -53,7 +53,7 @@ class Settings:
     seeds: tuple[int, ...] = setting((0, 1, 2), "seeds of networks and SAEs", low=0)
     train_size: int | None = setting(None, "training images at most; None takes all", low=10)
     test_size: int | None = setting(None, "test images at most; None takes all", low=10)
-    steps: int = setting(600, "training steps", low=1)
+    steps: int = setting(500, "training steps", low=1)
     batch: int = setting(256, "images per training step", low=1)
     rate: float = setting(0.1, "learning rate of SGD; the paper has 0.01 and more steps", low=1e-6)
     attack_steps: int = setting(10, "PGD steps in training and for activations", low=1)
@@ -61,7 +61,7 @@ class Settings:
     samples: int = setting(10_000, "activations per SAE at most", low=100)
     expansion: float = setting(4.0, "SAE dictionary over neurons", low=0.1)
     l1: float = setting(0.1, "SAE penalty", low=0.0)
-    starts: int = setting(4, "SAE starts, the best of which counts", low=1, high=64)
+    starts: int = setting(2, "SAE starts, the best of which counts", low=1, high=64)
     engine: str = setting("serial", "how conditions are run", choices=ENGINES)
     device: str = setting("auto", "cpu, cuda, or auto")
 
@@ -135,7 +135,8 @@ def run(condition: Condition, *, device: str) -> list[dict[str, Any]]:
     config = SAEConfig(expansion=condition.expansion, l1=condition.l1, starts=condition.starts)
     rows = []
     for kind, found in activations.items():
-        fitted = fit(torch.stack(found).squeeze(2), config, seeds=[seed for _, seed in members])
+        stacked = torch.stack(found).squeeze(2)
+        fitted = fit(stacked, config, seeds=[seed for _, seed in members])
         for index, (own, seed) in enumerate(members):
             features = fitted.features[index].item()
             rows.append(
@@ -352,4 +353,4 @@ def _over(table: pd.DataFrame, x: pd.Series) -> Estimate:
 
 
 def _estimate(point: pd.Series) -> Estimate:
-    return Estimate(point["ratio"], point["low"], point["high"])
+    return Estimate(float(point["ratio"]), float(point["low"]), float(point["high"]))

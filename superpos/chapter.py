@@ -1,0 +1,87 @@
+"""What every chapter's notebook does: run its conditions, say where numbers come from, judge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from .claims import ClaimTable, report
+from .settings import label, load_profile, project_root
+from .store import Record, Store, default_root, frame
+from .sweep import sweep
+
+
+class Run(NamedTuple):
+    """A chapter's records and what they are called."""
+
+    frame: pd.DataFrame
+    """One row per record row: the condition's fields and the row's own."""
+    records: list[Record]
+    """The records, in the order of the conditions."""
+    label: str
+    """The profile, and what was changed in it."""
+    root: Path
+    """Folder of the profile's results."""
+
+    @property
+    def source(self) -> str:
+        """One line for captions: profile, number of records, device, date."""
+        return f"Profile {self.label}. {described(self.records)}"
+
+
+def run(experiment: Any, settings: Any) -> Run:
+    """Compute a chapter's conditions; those already in the store are read.
+
+    Args:
+        experiment: a module of `superpos.experiments`.
+        settings: its `Settings`.
+
+    Returns:
+        Frame, records and label.
+
+    Raises:
+        SweepFailed: some conditions raised an error.
+    """
+    root = default_root(settings.profile)
+    records = sweep(
+        experiment,
+        experiment.conditions(settings),
+        store=Store(root),
+        engine=settings.engine,
+        device=settings.device,
+    )
+    name = label(settings, load_profile(experiment.SECTION, settings.profile))
+    return Run(frame(records), records, name, root)
+
+
+def claims(experiment: Any, settings: Any, run: Run) -> ClaimTable:
+    """Judge a chapter's claims by the ledger's rules and keep the values beside the records."""
+    return report(
+        experiment.SECTION,
+        experiment.estimates(run.frame, settings),
+        settings_label=run.label,
+        profile=settings.profile,
+        store_root=run.root,
+        records=run.records,
+    )
+
+
+def committed(experiment: Any, profile: str) -> Run | None:
+    """Records of a larger profile that came with the project, or None if there are none."""
+    root = project_root() / "results" / profile
+    records = Store(root).records(experiment.SECTION)
+    return Run(frame(records), records, profile, root) if records else None
+
+
+def described(records: Iterable[Record]) -> str:
+    """Number of records, device, date and computing time, as one sentence."""
+    records = list(records)
+    devices = sorted({record.provenance["device"] for record in records})
+    days = sorted({record.provenance["date"][:10] for record in records})
+    seconds = sum(record.provenance["seconds"] for record in records)
+    span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    time = f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 3600:.1f} h"
+    return f"{len(records)} records, {', '.join(devices)}, {span}, {time} of computing."
