@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from nnsight import NNsight
 from torch import nn
@@ -118,14 +119,16 @@ def inputs(data: Any, batch_size: int, device: torch.device) -> Iterator[Any]:
     """Batches of inputs on a device, labels left out.
 
     Args:
-        data: a tensor `[samples, ...]`, or an iterable (DataLoader, list, generator) of batches;
-            of a batch that is a tuple or list, the first element is the input.
+        data: a tensor or array `[samples, ...]`, or an iterable (DataLoader, list, generator) of
+            batches; of a batch that is a tuple or list, the first element is the input.
         batch_size: rows per batch of a tensor.
         device: where the batches go.
 
     Yields:
         Tensors, or mappings of keyword arguments.
     """
+    if isinstance(data, np.ndarray):
+        data = torch.as_tensor(data)
     batches = data.split(batch_size) if isinstance(data, torch.Tensor) else data
     for batch in batches:
         x = batch[0] if isinstance(batch, (tuple, list)) else batch
@@ -137,11 +140,12 @@ def inputs(data: Any, batch_size: int, device: torch.device) -> Iterator[Any]:
 
 def reiterable(data: Any) -> bool:
     """Whether data can be gone through twice (a generator cannot)."""
-    if isinstance(data, torch.Tensor):
+    if isinstance(data, (torch.Tensor, np.ndarray)):
         return True
-    if not isinstance(data, Iterable):
+    if isinstance(data, Mapping) or not isinstance(data, Iterable):
         raise TypeError(
-            f"data is a {type(data).__name__}; give a tensor or an iterable of batches."
+            f"data is a {type(data).__name__}; give a tensor, an array, or an iterable of batches "
+            "(a list, for a single batch)."
         )
     return iter(data) is not data
 

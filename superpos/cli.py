@@ -140,7 +140,7 @@ def measure(
     """
     network, inputs = _model(model, weights), _inputs(data)
 
-    from .measure import measure as measure_model
+    from .measurement import measure as measure_model
     from .sae import SAEConfig
 
     chosen = {"l1": l1, "expansion": expansion}

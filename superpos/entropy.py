@@ -23,7 +23,7 @@ class DeadCodesError(ValueError):
 def probabilities(codes: Array) -> Array:
     """Share of the total magnitude that each code carries.
 
-    p_i = sum_s |z_is| / sum_j sum_s |z_js| (paper section 3).
+    ``p_i = sum_s |z_is| / sum_j sum_s |z_js|`` (paper section 3).
 
     Args:
         codes: summed magnitudes of the codes over samples, `[..., dictionary]`, non-negative.

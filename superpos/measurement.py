@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,20 +68,19 @@ def measure(
     device = torch.device(_chosen(device))
     again = reiterable(data)
     home = next((p.device for p in model.parameters()), None)
-    quiet = None if progress is None else not progress
+    quiet = not (sys.stderr.isatty() if progress is None else progress)
     with evaluating(model):
         try:
             model.to(device)
             batches = tqdm(inputs(data, BATCH, device), desc="reading", disable=quiet, leave=False)
-            wanted, reservoirs, rows = _sample(
-                model, batches, [sites] if isinstance(sites, str) else sites, samples
-            )
+            names = [sites] if isinstance(sites, str) else sites
+            wanted, reservoirs = _sample(model, batches, names, samples)
             fits = {}
             for site in (bar := tqdm(wanted, disable=quiet, leave=False)):
                 bar.set_description(f"fitting {site.name}")
                 fits[site.name] = _fitted(site, reservoirs[site.name], sae, seeds)
             sums = {site.name: CodeSums(fits[site.name].sae) for site in wanted}
-            if again and any(count > samples for count in rows.values()):
+            if again:
                 batches = tqdm(
                     inputs(data, BATCH, device), desc="measuring", disable=quiet, leave=False
                 )
@@ -154,8 +154,9 @@ class CodeSums:
 def features_interval(sums: CodeSums, level: float = 0.95) -> tuple[float, float]:
     """Interval of the mean F from the spread over seeds and a jackknife over blocks of inputs.
 
-    The two variances add up. With one seed, only the sampling error is known; with fewer than
-    ten inputs, only the spread over seeds.
+    The two variances add up, with degrees of freedom after Satterthwaite (1946). With one seed,
+    only the sampling error is known; with fewer than ten inputs, or codes alive in one block
+    only, only the spread over seeds.
 
     Args:
         sums: sums over the data.
@@ -166,23 +167,27 @@ def features_interval(sums: CodeSums, level: float = 0.95) -> tuple[float, float
     """
     values = sums.features()
     mean, count = values.mean().item(), len(values)
-    variance = values.var().item() / count if count > 1 else 0.0
-    freedom = count - 1 if count > 1 else BLOCKS - 1
-    if sums.inputs >= BLOCKS:
-        left_out = [[b for b in range(BLOCKS) if b != out] for out in range(BLOCKS)]
+    between = values.var().item() / count if count > 1 else 0.0
+    within = 0.0
+    left_out = [[b for b in range(BLOCKS) if b != out] for out in range(BLOCKS)]
+    alive = all(bool((sums.codes[blocks].sum((0, 2)) > 0).all()) for blocks in left_out)
+    if sums.inputs >= BLOCKS and alive:
         jackknife = torch.stack([sums.features(blocks).mean() for blocks in left_out])
-        variance += (BLOCKS - 1) * jackknife.var(correction=0).item()
-    half = scipy.stats.t.ppf(0.5 + level / 2, freedom) * math.sqrt(variance)
+        within = (BLOCKS - 1) * jackknife.var(correction=0).item()
+    variance = between + within
+    if variance == 0:
+        return mean, mean
+    spread = between**2 / max(1, count - 1) + within**2 / (BLOCKS - 1)
+    half = scipy.stats.t.ppf(0.5 + level / 2, variance**2 / spread) * math.sqrt(variance)
     return max(1.0, mean - half), min(float(sums.sae.dictionary), mean + half)
 
 
 def _sample(
     model: nn.Module, batches: Any, names: Sequence[str] | None, samples: int
-) -> tuple[list[Site], dict[str, Reservoir], dict[str, int]]:
-    """One pass over the data: the sites, a uniform sample of each, and the rows of each."""
+) -> tuple[list[Site], dict[str, Reservoir]]:
+    """One pass over the data: the sites, and a uniform sample of each."""
     sites: list[Site] = []
     reservoirs: dict[str, Reservoir] = {}
-    rows: dict[str, int] = {}
     for batch in batches:
         if not sites:
             sites = find_sites(model, batch, names)
@@ -190,12 +195,10 @@ def _sample(
                 site.name: Reservoir(samples, torch.Generator().manual_seed(0)) for site in sites
             }
         for name, activations in read(model, batch, sites).items():
-            flat = activations.flatten(0, 1)
-            reservoirs[name].add(flat)
-            rows[name] = rows.get(name, 0) + len(flat)
+            reservoirs[name].add(activations.flatten(0, 1))
     if not sites:
         raise ValueError("data holds no batch; give at least one.")
-    return sites, reservoirs, rows
+    return sites, reservoirs
 
 
 def _fitted(site: Site, reservoir: Reservoir, sae: SAEConfig | None, seeds: int) -> Fit:

@@ -35,9 +35,9 @@ STYLE = {
 def figure(
     rows: int = 1, columns: int = 1, *, width: float = 7.2, height: float = 3.2, **options: Any
 ) -> tuple[Figure, Any]:
-    """A figure in the book's style with its axes, sized in inches."""
-    with plt.rc_context(STYLE):
-        return plt.subplots(rows, columns, figsize=(width, height), **options)
+    """A figure with its axes, sized in inches; the book's style holds from here on."""
+    plt.rcParams.update(STYLE)
+    return plt.subplots(rows, columns, figsize=(width, height), **options)
 
 
 def band(axes: Axes, x: ArrayLike, middle: ArrayLike, low: ArrayLike, high: ArrayLike, **line: Any):  # noqa: ANN201
@@ -78,7 +78,6 @@ def show(figure: Figure, *, alt: str, caption: str) -> Picture:
         caption: the sentence under it; simple HTML is allowed.
     """
     buffer = io.BytesIO()
-    with plt.rc_context(STYLE):
-        figure.savefig(buffer, format="png", dpi=150)
+    figure.savefig(buffer, format="png", dpi=150)
     plt.close(figure)
     return Picture(buffer.getvalue(), alt, caption)

@@ -94,11 +94,12 @@ def test_orthogonalized_matrices_share_the_polar_factors_bases_and_roughly_its_s
     result = orthogonalized(matrix)
     assert result.shape == matrix.shape
     # Read in the singular bases of the matrix, the polar factor is the identity. Three
-    # polynomials keep the bases, but leave singular values between 0.15 and 1.9.
+    # polynomials keep the bases, but leave singular values between 0.65 and 1.2 (weaker ones than
+    # a hundredth of the whole grow, but stay below).
     inside = left.mT @ result @ right.mT
     values = inside.diagonal(dim1=-2, dim2=-1)
     assert (values > 0.15).all()
-    assert (values < 1.9).all()
+    assert (values < 1.2).all()
     torch.testing.assert_close(inside, torch.diag_embed(values), atol=1e-4, rtol=0)
 
 

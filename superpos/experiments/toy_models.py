@@ -187,7 +187,7 @@ def train_toy_models(
     empty = sparsities.double() ** features
     odds = (empty / (1 - empty)).float().unsqueeze(1)  # of an empty sample
     state = [(p, torch.zeros_like(p), torch.zeros_like(p)) for p in (weights, biases)]
-    marks = {round(x) for x in np.geomspace(1, steps, CHECKPOINTS)} | {0}
+    marks = {round(x) for x in np.geomspace(1, max(1, steps), CHECKPOINTS)} | {0}
     path = []
     for step in range(steps + 1):
         if step in marks:

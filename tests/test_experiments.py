@@ -1,0 +1,168 @@
+"""Experiments: small runs against a stored baseline, and the physics that must hold.
+
+`baseline.yaml` holds key numbers of these small runs with their tolerances. They were computed by
+`python tests/test_experiments.py`, which prints them; other machines round differently, which
+training amplifies, so the tolerances are relative and not tight.
+"""
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from superpos.experiments import adversarial, calibration, toy_models
+from superpos.store import Store
+from superpos.sweep import sweep
+
+BASELINE = Path(__file__).with_name("baseline.yaml")
+
+TOY = replace(
+    toy_models.conditions(toy_models.Settings())[0],
+    models=6,
+    toy_steps=1500,
+    starts=1,
+    samples=4000,
+)
+ATTACKED = replace(
+    adversarial.conditions(adversarial.Settings(hidden=(8,), classes=(2,)))[0],
+    epsilons=(0.0, 0.2), seeds=(0, 1), steps=150, starts=2,
+)  # fmt: skip
+PLANTED = calibration.conditions(calibration.Settings(neurons=8, seeds=2))[0]
+
+
+@cache
+def rows(name):
+    module, condition = {
+        "toy_models": (toy_models, TOY),
+        "adversarial": (adversarial, ATTACKED),
+        "calibration": (calibration, PLANTED),
+    }[name]
+    return pd.DataFrame(module.run(condition, device="cpu"))
+
+
+def key_numbers():
+    toy, attacked, planted = rows("toy_models"), rows("adversarial"), rows("calibration")
+    clean = attacked[attacked["inputs"] == "clean"].groupby("epsilon")
+    return {
+        "toy psi of the weights": toy["psi_weights"].round(3).tolist(),
+        "toy psi of the codes": toy["psi_codes"].round(3).tolist(),
+        "digits robust accuracy": clean["robust_accuracy"].mean().round(3).tolist(),
+        "digits effective features": clean["features"].mean().round(3).tolist(),
+        "planted features": planted["features"].round(3).tolist(),
+    }
+
+
+@pytest.mark.parametrize("name", yaml.safe_load(BASELINE.read_text()))
+def test_key_numbers_stay_at_their_baseline(name):
+    entry = yaml.safe_load(BASELINE.read_text())[name]
+    np.testing.assert_allclose(key_numbers()[name], entry["values"], rtol=entry["tolerance"])
+
+
+def test_superposition_of_toy_models_grows_with_sparsity():
+    psi = rows("toy_models")["psi_weights"]
+    assert (psi.diff().dropna() > -0.01).all()
+    assert psi.iloc[0] == pytest.approx(1, abs=0.02)
+    assert psi.iloc[-1] > 2
+
+
+def test_the_gradient_written_out_for_toy_models_is_the_losses():
+    options = {"features": 6, "neurons": 3, "decay": 0.7, "seed": 1}
+    sparsity = torch.tensor([0.5])
+    start = toy_models.train_toy_models(sparsity, steps=0, **options)
+    weights = start.weights[0].clone().requires_grad_()
+    biases = start.biases[0].clone().requires_grad_()
+    generator = torch.Generator().manual_seed(1)
+    f = toy_models.nonempty_toy_features(toy_models.BATCH, 6, sparsity, generator=generator)[0]
+    importance = 0.7 ** torch.arange(6)
+    empty = 0.5**6 / (1 - 0.5**6)
+    output = torch.relu(f @ weights.T @ weights + biases)
+    loss = (importance * (output - f) ** 2).sum(1).mean()
+    loss = loss + empty * (importance * torch.relu(biases) ** 2).sum()
+    loss.backward()
+    after = toy_models.train_toy_models(sparsity, steps=1, **options)
+    step = (after.weights[0] - start.weights[0]) / toy_models.RATE  # Adam's first step is a sign
+    torch.testing.assert_close(step, -weights.grad.sign(), atol=1e-3, rtol=0)
+
+
+def test_a_toy_model_trained_among_others_equals_the_model_alone():
+    options = {"features": 8, "neurons": 3, "decay": 0.8, "seed": 0, "steps": 50}
+    among = toy_models.train_toy_models(torch.tensor([0.1, 0.9]), **options)
+    alone = toy_models.train_toy_models(torch.tensor([0.9]), **options)
+    torch.testing.assert_close(among.weights[1], alone.weights[0], rtol=1e-4, atol=1e-5)
+
+
+def test_at_epsilon_zero_attacked_inputs_measure_like_clean_ones():
+    table = rows("adversarial")
+    zero = table[table["epsilon"] == 0].pivot(index="seed", columns="inputs", values="features")
+    np.testing.assert_allclose(zero["clean"], zero["adversarial"], rtol=1e-6)
+
+
+def test_adversarial_training_resists_attacks_that_plain_training_does_not():
+    images = adversarial.load_images("digits", classes=2)
+    members = [(0.0, 0), (0.3, 0)]
+    ensemble = adversarial.trained(replace(ATTACKED, steps=300), images, members)
+    epsilon = torch.full((2,), 0.3)
+    generators = adversarial._generators(members, 1, "cpu")
+    robust = adversarial._evaluated(ensemble, images.x_test, images.y_test, epsilon, 20, generators)
+    assert robust[1] > robust[0] + 0.1
+
+
+@pytest.mark.parametrize("module", [toy_models, adversarial, calibration])
+def test_conditions_are_distinct_and_hashable(module):
+    found = module.conditions(module.Settings())
+    assert len(set(found)) == len(found) > 0
+
+
+def test_slopes_that_were_planted_are_found():
+    frame = pd.DataFrame(
+        [
+            {"classes": k, "hidden": h, "seed": s, "epsilon": e, "inputs": kind, "converged": True,
+             "features": 10 * (1 + (0.5 * np.log(h) - rank) * e) + 0.0 * s, "accuracy": 1.0,
+             "robust_accuracy": 0.9}
+            for rank, k in enumerate((2, 3, 5, 10), start=1) for h in (8, 32) for s in (0, 1, 2)
+            for e in (0.0, 0.1, 0.2) for kind in ("clean", "adversarial")
+        ]
+    )  # fmt: skip
+    settings = adversarial.Settings(classes=(2, 3, 5, 10), hidden=(8, 32))
+    values = adversarial.estimates(frame, settings)
+    assert values["complexity_slope"].value == pytest.approx(-1)
+    assert values["capacity_slope"].value == pytest.approx(0.5)
+    assert values["two_class_peak"].value == pytest.approx(1 + (0.5 * np.log(32) - 1) * 0.2)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"epsilons": (0.1, 0.2)}, {"epsilons": (0.0,)}, {"seeds": (0,)}]
+)
+def test_grids_without_a_base_or_repeats_are_refused(changes):
+    with pytest.raises(ValueError, match="give"):
+        adversarial.Settings(**changes)
+
+
+def test_planted_directions_are_what_they_are_called():
+    for kind in calibration.DIRECTIONS:
+        x, magnitudes = calibration.planted_activations(kind, 4, 6, None, 500)
+        assert x.shape == (500, 6)
+        assert magnitudes.sum().item() == pytest.approx(x.norm(dim=1).sum().item(), rel=1e-4)
+        assert (x >= 0).all() == (kind != "signed")
+    with pytest.raises(ValueError, match="cannot be orthogonal"):
+        calibration.planted_activations("orthogonal", 7, 6, None, 10)
+
+
+def test_the_same_condition_gives_the_same_record(tmp_path):
+    settings = calibration.Settings(neurons=4, ratios=(1.0,), samples=500, seeds=2, starts=1)
+    condition = calibration.conditions(settings)[0]
+    options = {"device": "cpu", "progress": False}
+    one, two = (
+        sweep(calibration, [condition], store=Store(tmp_path / name), **options)[0]
+        for name in ("a", "b")
+    )
+    assert one.rows == two.rows
+
+
+if __name__ == "__main__":
+    print(yaml.safe_dump(key_numbers(), sort_keys=False))

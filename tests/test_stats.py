@@ -1,0 +1,63 @@
+"""Statistics against hand-worked numbers and simulations."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from superpos import stats
+
+
+def test_the_mean_interval_is_the_textbook_t_interval():
+    # mean 2, standard error 1 / sqrt(3), t(0.975, 2) = 4.3027
+    value, low, high, _ = stats.mean_interval([1.0, 2.0, 3.0])
+    assert value == 2
+    assert (low, high) == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-3)
+
+
+def test_one_value_has_no_interval():
+    with pytest.raises(ValueError, match="two repeats"):
+        stats.mean_interval([1.0])
+
+
+def test_correlation_is_fishers():
+    x, y = np.random.default_rng(0).normal(size=(2, 40))
+    y = x + y
+    value, low, high, _ = stats.correlation(x, y)
+    r = np.corrcoef(x, y)[0, 1]
+    half = scipy.stats.norm.ppf(0.975) / np.sqrt(37)
+    assert value == pytest.approx(r)
+    assert (low, high) == pytest.approx(
+        (np.tanh(np.arctanh(r) - half), np.tanh(np.arctanh(r) + half))
+    )
+
+
+@pytest.mark.parametrize("x", [[1, 1, 1, 1], [1, 2, 3]])
+def test_correlations_that_mean_nothing_are_refused(x):
+    with pytest.raises(ValueError, match="four pairs"):
+        stats.correlation(x, range(len(x)))
+
+
+def test_the_bootstrap_interval_of_a_mean_is_close_to_the_t_interval():
+    x = np.random.default_rng(1).normal(size=100)
+    found = stats.bootstrap([x], np.mean)
+    expected = stats.mean_interval(x)
+    assert found.value == pytest.approx(expected.value)
+    assert found.low == pytest.approx(expected.low, abs=0.04)
+    assert found.high == pytest.approx(expected.high, abs=0.04)
+
+
+def test_the_bootstrap_keeps_rows_together_and_its_seed():
+    x = np.arange(20.0)
+    assert stats.bootstrap([x, -x], lambda a, b: float((a + b).mean()))[:3] == (0, 0, 0)
+    assert stats.bootstrap([x], np.mean) == stats.bootstrap([x], np.mean)
+
+
+def test_a_normalized_slope_worked_by_hand():
+    # F falls from 10 by 2 per 0.1 of epsilon: slope -20, over 10 gives -2
+    epsilon = [0, 0, 0.1, 0.1, 0.2, 0.2]
+    assert stats.normalized_slope(epsilon, [9, 11, 8, 8, 6, 6]) == pytest.approx(-2)
+
+
+def test_a_slope_without_a_base_is_refused():
+    with pytest.raises(ValueError, match="epsilon 0"):
+        stats.normalized_slope([0.1, 0.2], [1, 2])
