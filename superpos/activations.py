@@ -115,7 +115,9 @@ def read(model: nn.Module, batch: Any, sites: Sequence[Site]) -> dict[str, torch
     return {site.name: _positions(found[site.name], site.name) for site in sites}
 
 
-def inputs(data: Any, batch_size: int, device: torch.device) -> Iterator[Any]:
+def inputs(
+    data: Any, batch_size: int, device: torch.device, kind: torch.dtype = torch.float32
+) -> Iterator[Any]:
     """Batches of inputs on a device, labels left out.
 
     Args:
@@ -123,6 +125,7 @@ def inputs(data: Any, batch_size: int, device: torch.device) -> Iterator[Any]:
             batches; of a batch that is a tuple or list, the first element is the input.
         batch_size: rows per batch of a tensor.
         device: where the batches go.
+        kind: floating-point type of the network; floating inputs are cast to it.
 
     Yields:
         Tensors, or mappings of keyword arguments.
@@ -133,9 +136,16 @@ def inputs(data: Any, batch_size: int, device: torch.device) -> Iterator[Any]:
     for batch in batches:
         x = batch[0] if isinstance(batch, (tuple, list)) else batch
         if isinstance(x, Mapping):
-            yield {key: torch.as_tensor(value).to(device) for key, value in x.items()}
+            yield {key: _placed(value, device, kind) for key, value in x.items()}
         else:
-            yield torch.as_tensor(x).to(device)
+            yield _placed(x, device, kind)
+
+
+def chosen_device(device: torch.device | str) -> torch.device | str:
+    """A device, with "auto" standing for a GPU if there is one."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def reiterable(data: Any) -> bool:
@@ -206,6 +216,16 @@ def _runs(model: nn.Module, batch: Any) -> list[str]:
         for handle in handles:
             handle.remove()
     return runs
+
+
+def _placed(value: Any, device: torch.device, kind: torch.dtype) -> torch.Tensor:
+    """A tensor on the device, floating values in the network's type."""
+    tensor = torch.as_tensor(value)
+    if tensor.ndim == 0 or len(tensor) == 0:
+        raise ValueError(
+            f"a batch of inputs has shape {tuple(tensor.shape)}; give at least one row."
+        )
+    return tensor.to(device, kind if tensor.is_floating_point() else tensor.dtype)
 
 
 def _is_activation(module: nn.Module) -> bool:

@@ -18,9 +18,10 @@ import nbformat
 import yaml
 from tqdm.auto import tqdm
 
-from .claims import ClaimError, scorecard
-from .settings import PROFILES, load_profile, profiles_of, project_root
-from .store import default_root
+from .claims import scorecard
+from .ledger import ClaimError
+from .settings import load_profile, profiles_of, project_root
+from .store import result_roots
 
 SCORECARD = "scorecard"
 """The notebook that reads the values of all others, and so runs last."""
@@ -188,7 +189,7 @@ def _build_pages(root: Path) -> bool:
 
 def _print_scorecard() -> int:
     try:
-        lines = scorecard({profile: default_root(profile) for profile in PROFILES}).summary_lines()
+        lines = scorecard(result_roots()).summary_lines()
     except ClaimError as error:
         print(error)
         return 1

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from .claims import ClaimTable, report
-from .settings import label, load_profile, project_root
+from .settings import from_values, label, load_profile, profiles_of, project_root
 from .store import Record, Store, default_root, frame
 from .sweep import sweep
 
@@ -72,7 +72,14 @@ def claims(experiment: Any, settings: Any, run: Run) -> ClaimTable:
 def committed(experiment: Any, profile: str) -> Run | None:
     """Records of a larger profile that came with the project, or None if there are none."""
     root = project_root() / "results" / profile
-    records = Store(root).records(experiment.SECTION)
+    if profile not in profiles_of(experiment.SECTION):
+        return None
+    settings = from_values(experiment.Settings, load_profile(experiment.SECTION, profile))
+    found = (
+        Store(root).read(experiment.SECTION, experiment.VERSION, condition)
+        for condition in experiment.conditions(settings)
+    )
+    records = [record for record in found if record is not None]
     return Run(frame(records), records, profile, root) if records else None
 
 

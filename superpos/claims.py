@@ -1,55 +1,23 @@
-"""What the paper claims, and by which rule a run reproduces it.
+"""A run's values beside the paper's claims: one chapter's table, and the scorecard of all.
 
-The ledger ``claims.yaml`` gives each claim a region that a run's value must fall into. The
-verdict follows from one rule: reproduced if the whole 95% interval lies inside the region, not
-reproduced if it lies wholly outside, partly if it straddles an edge.
+A chapter reports its values, which are kept in its folder of results; the scorecard reads what
+every chapter last reported. :mod:`superpos.ledger` holds the claims and the rule of the verdicts.
 """
 
 from __future__ import annotations
 
-import enum
 import html
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import yaml
-
+from .ledger import Claim, ClaimError, Estimate, Verdict, check_profile, judge, load_ledger
 from .settings import PROFILES
 from .store import Record, provenance, write_json
-
-LEDGER = Path(__file__).with_name("claims.yaml")
-"""The ledger that comes with the package."""
-
-_REQUIRED = {"id", "section", "text", "source", "paper", "region", "profile", "why"}
-
-
-class ClaimError(ValueError):
-    """A malformed ledger, or reported values that do not fit it."""
-
-
-class Estimate(NamedTuple):
-    """A value with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-    note: str = ""
-    """How the interval was made, or why there is none (then low = value = high)."""
-
-
-class Verdict(enum.Enum):
-    """What a run says about a claim."""
-
-    REPRODUCED = "reproduced"
-    PARTLY = "partly"
-    NOT_REPRODUCED = "not reproduced"
-    NOT_TESTED = "not tested at this scale"
-
 
 _MARKS = {  # a sign and a color that is legible on white and on black
     Verdict.REPRODUCED: ("✔", "#2f9e5f"),
@@ -57,86 +25,6 @@ _MARKS = {  # a sign and a color that is legible on white and on black
     Verdict.NOT_REPRODUCED: ("✘", "#dd4b4b"),
     Verdict.NOT_TESTED: ("–", "#8a8a8a"),
 }
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One claim of the ledger.
-
-    Attributes:
-        id: ``<section>.<quantity>``.
-        section: Section of the paper, such as ``"toy_models"``.
-        text: What is claimed, in one sentence.
-        source: Where the paper says so.
-        paper: The paper's value as text.
-        low: Lower edge of the region in which a value supports the claim, or None if open.
-        high: Upper edge of that region, or None if open.
-        profile: Smallest profile that may test the claim.
-        why: Why this region is the rule.
-    """
-
-    id: str
-    section: str
-    text: str
-    source: str
-    paper: str
-    low: float | None
-    high: float | None
-    profile: str
-    why: str
-
-    @property
-    def region(self) -> str:
-        """The region as text."""
-        if self.low is not None and self.high is not None:
-            return f"{self.low:g} to {self.high:g}"
-        return f"≥ {self.low:g}" if self.low is not None else f"≤ {self.high:g}"
-
-
-def load_ledger(path: Path = LEDGER) -> dict[str, Claim]:
-    """Read the ledger.
-
-    Args:
-        path: A YAML file holding a list of claims.
-
-    Returns:
-        The claims by their ids, in the order of the file.
-
-    Raises:
-        ClaimError: If an entry is malformed or an id stands twice; names the entry.
-    """
-    entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(entries, list):
-        raise ClaimError(f"{path.name} must be a list of claims")
-    ledger: dict[str, Claim] = {}
-    for number, entry in enumerate(entries, 1):
-        claim = _claim(entry, f"{path.name}, entry {number}")
-        if claim.id in ledger:
-            raise ClaimError(f"{path.name}: the id '{claim.id}' stands twice")
-        ledger[claim.id] = claim
-    return ledger
-
-
-def judge(claim: Claim, estimate: Estimate | None, profile: str) -> Verdict:
-    """Apply the rule: where does the whole interval lie?
-
-    Args:
-        claim: A claim of the ledger.
-        estimate: The run's value, or None if it reported none.
-        profile: The run's profile.
-
-    Returns:
-        The verdict; edges belong to the region.
-    """
-    if estimate is None or PROFILES.index(profile) < PROFILES.index(claim.profile):
-        return Verdict.NOT_TESTED
-    low = -math.inf if claim.low is None else claim.low
-    high = math.inf if claim.high is None else claim.high
-    if low <= estimate.low and estimate.high <= high:
-        return Verdict.REPRODUCED
-    if estimate.high < low or estimate.low > high:
-        return Verdict.NOT_REPRODUCED
-    return Verdict.PARTLY
 
 
 @dataclass(frozen=True)
@@ -163,17 +51,16 @@ class ClaimTable:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
+        heads = ["Claim", "Paper", f"This run ({self.label})", "Reproduced if", "Verdict"]
         rows = [
             [
-                f"{html.escape(claim.text)}<br>{_small(f'{claim.id}, {claim.source}')}",
-                html.escape(claim.paper),
-                html.escape(_number(estimate)) + _note(estimate),
+                *_about(claim),
+                _number(estimate) + _small(estimate.note if estimate else ""),
                 f'<span title="{html.escape(claim.why)}">{html.escape(claim.region)}</span>',
                 _badge(verdict),
             ]
             for claim, estimate, verdict in self.rows
         ]
-        heads = ["Claim", "Paper", f"This run ({self.label})", "Reproduced if", "Verdict"]
         return _table(heads, rows)
 
 
@@ -200,7 +87,8 @@ def report(
         The section's claims with values and verdicts.
 
     Raises:
-        ClaimError: If an id is not in the ledger or an estimate is malformed.
+        ClaimError: If an id is not in the ledger, an estimate is malformed, or there is no such
+            profile.
     """
     claims = {claim.id: claim for claim in load_ledger().values() if claim.section == section}
     values = {
@@ -208,9 +96,9 @@ def report(
         for name, estimate in estimates.items()
     }
     _check_values(values, claims, f"section '{section}'")
-    _check_profile(profile, f"section '{section}'")
+    check_profile(profile, f"section '{section}'")
     write_json(
-        _values_path(Path(store_root), section),
+        _values_path(store_root, section),
         {
             "section": section,
             "profile": profile,
@@ -219,7 +107,10 @@ def report(
             "estimates": {name: estimate._asdict() for name, estimate in values.items()},
         },
     )
-    return ClaimTable(settings_label, _judged(claims, values, profile))
+    found = [(claim, values.get(claim.id)) for claim in claims.values()]
+    return ClaimTable(
+        settings_label, [(claim, value, judge(claim, value, profile)) for claim, value in found]
+    )
 
 
 @dataclass(frozen=True)
@@ -229,7 +120,7 @@ class Run:
     Attributes:
         profile: The profile.
         label: The profile and what was changed in it.
-        provenance: Devices, date, seconds and commits.
+        provenance: The records' devices, and the latest of their dates.
         estimates: Values by claim id.
     """
 
@@ -265,7 +156,7 @@ class Scorecard:
 
     def standing(self, claim: Claim) -> Verdict:
         """Judge a claim by the largest profile that tested it."""
-        verdicts = [self.verdict(claim, profile) for profile in reversed(self.profiles)]
+        verdicts = (self.verdict(claim, profile) for profile in reversed(self.profiles))
         tested = (verdict for verdict in verdicts if verdict is not Verdict.NOT_TESTED)
         return next(tested, Verdict.NOT_TESTED)
 
@@ -297,14 +188,9 @@ class Scorecard:
                 "region": {"low": claim.low, "high": claim.high},
                 "standing": self.standing(claim).value,
                 "runs": {
-                    profile: {
-                        "verdict": self.verdict(claim, profile).value,
-                        "label": self.runs[claim.section, profile].label,
-                        "estimate": estimate._asdict() if estimate else None,
-                    }
+                    profile: self._judged(claim, profile)
                     for profile in self.profiles
                     if (claim.section, profile) in self.runs
-                    for estimate in [self._estimate(claim, profile)]
                 },
             }
             for claim in self.claims
@@ -321,11 +207,7 @@ class Scorecard:
             f"{_badge(verdict)}: <b>{count}</b>" for verdict, count in self.counts().items()
         )
         rows = [
-            [
-                f"{html.escape(claim.text)}<br>{_small(f'{claim.id}, {claim.source}')}",
-                html.escape(claim.paper),
-                *(self._cell(claim, profile) for profile in self.profiles),
-            ]
+            [*_about(claim), *(self._cell(claim, profile) for profile in self.profiles)]
             for claim in self.claims
         ]
         return f"<p>{counts}</p>" + _table(["Claim", "Paper", *self.profiles], rows)
@@ -334,13 +216,21 @@ class Scorecard:
         run = self.runs.get((claim.section, profile))
         return run.estimates.get(claim.id) if run else None
 
+    def _judged(self, claim: Claim, profile: str) -> dict[str, Any]:
+        estimate = self._estimate(claim, profile)
+        return {
+            "verdict": self.verdict(claim, profile).value,
+            "label": self.runs[claim.section, profile].label,
+            "estimate": estimate._asdict() if estimate else None,
+        }
+
     def _cell(self, claim: Claim, profile: str) -> str:
-        run, estimate = self.runs.get((claim.section, profile)), self._estimate(claim, profile)
-        badge = _badge(self.verdict(claim, profile))
-        if run is None or estimate is None:
+        badge, estimate = _badge(self.verdict(claim, profile)), self._estimate(claim, profile)
+        if estimate is None:
             return badge
+        run = self.runs[claim.section, profile]
         origin = f"{run.label}; {', '.join(run.provenance['devices'])}; {run.provenance['date']}"
-        return f"{badge}<br>{html.escape(_number(estimate))}<br>{_small(origin)}"
+        return f"{badge}<br>{_number(estimate)}{_small(origin)}"
 
 
 def scorecard(roots: Mapping[str, Path | str]) -> Scorecard:
@@ -355,65 +245,21 @@ def scorecard(roots: Mapping[str, Path | str]) -> Scorecard:
     Raises:
         ClaimError: If a file of values is damaged or does not fit the ledger.
     """
-    claims = list(load_ledger().values())
+    ledger = load_ledger()
     runs = {}
     for profile, root in roots.items():
-        for section in dict.fromkeys(claim.section for claim in claims):
-            path = _values_path(Path(root), section)
+        for section in dict.fromkeys(claim.section for claim in ledger.values()):
+            path = _values_path(root, section)
             if path.is_file():
                 run = _read_run(path)
                 if run.profile != profile:
                     raise ClaimError(f"{path} was reported under '{run.profile}', not '{profile}'")
-                _check_values(run.estimates, {claim.id for claim in claims}, str(path))
+                _check_values(run.estimates, ledger, str(path))
                 runs[section, profile] = run
-    return Scorecard(claims, runs)
+    return Scorecard(list(ledger.values()), runs)
 
 
-def _claim(entry: Any, where: str) -> Claim:
-    if not isinstance(entry, dict):
-        raise ClaimError(f"{where}: must be a mapping with {', '.join(sorted(_REQUIRED))}")
-    where = f"{where} ('{entry.get('id', 'no id')}')"
-    if set(entry) != _REQUIRED:
-        wrong = ", ".join(sorted(set(entry) ^ _REQUIRED))
-        raise ClaimError(f"{where}: missing or unknown: {wrong}")
-    for name in sorted(_REQUIRED - {"paper", "region"}):
-        if not isinstance(entry[name], str) or not entry[name].strip():
-            raise ClaimError(f"{where}: '{name}' must be text")
-    if not entry["id"].startswith(entry["section"] + "."):
-        raise ClaimError(f"{where}: the id must begin with '{entry['section']}.'")
-    _check_profile(entry["profile"], where)
-    low, high = _region(entry["region"], where)
-    texts = {name: entry[name].strip() for name in _REQUIRED - {"paper", "region"}}
-    return Claim(**texts, paper=_paper(entry["paper"], where), low=low, high=high)
-
-
-def _region(region: Any, where: str) -> tuple[float | None, float | None]:
-    edges = region if isinstance(region, dict) else {}
-    numbers = [edge for edge in edges.values() if isinstance(edge, (int, float))]
-    if not edges or set(edges) - {"low", "high"} or len(numbers) < len(edges):
-        raise ClaimError(f"{where}: 'region' must hold numbers low, high, or both")
-    low, high = edges.get("low"), edges.get("high")
-    if low is not None and high is not None and low >= high:
-        raise ClaimError(f"{where}: the region's low {low} must be below its high {high}")
-    return low, high
-
-
-def _paper(paper: Any, where: str) -> str:
-    if isinstance(paper, dict) and set(paper) == {"text"}:
-        return str(paper["text"])
-    if not isinstance(paper, dict) or "value" not in paper or set(paper) - {"value", "pm", "text"}:
-        raise ClaimError(f"{where}: 'paper' must hold text, or value with optional pm and text")
-    spread = f" ± {paper['pm']}" if "pm" in paper else ""
-    return f"{paper['value']}{spread}" + (f" ({paper['text']})" if "text" in paper else "")
-
-
-def _check_profile(profile: str, where: str) -> None:
-    if profile not in PROFILES:
-        raise ClaimError(f"{where}: unknown profile '{profile}'; allowed: {', '.join(PROFILES)}")
-
-
-def _check_values(values: Mapping[str, Estimate], allowed: Iterable[str], where: str) -> None:
-    known = list(allowed)
+def _check_values(values: Mapping[str, Estimate], known: Collection[str], where: str) -> None:
     for name, estimate in values.items():
         if name not in known:
             raise ClaimError(f"{where}: '{name}' is not in the ledger; it has: {', '.join(known)}")
@@ -423,15 +269,6 @@ def _check_values(values: Mapping[str, Estimate], allowed: Iterable[str], where:
             raise ClaimError(f"{where}: the interval of '{name}' does not hold its value")
         if estimate.low == estimate.high and not estimate.note:
             raise ClaimError(f"{where}: '{name}' has no interval; say why in its note")
-
-
-def _judged(
-    claims: Mapping[str, Claim], values: Mapping[str, Estimate], profile: str
-) -> list[tuple[Claim, Estimate | None, Verdict]]:
-    return [
-        (claim, values.get(claim.id), judge(claim, values.get(claim.id), profile))
-        for claim in claims.values()
-    ]
 
 
 def _summary(records: Iterable[Record]) -> dict[str, Any]:
@@ -446,8 +283,8 @@ def _summary(records: Iterable[Record]) -> dict[str, Any]:
     }
 
 
-def _values_path(root: Path, section: str) -> Path:
-    return root / section / "values.json"
+def _values_path(root: Path | str, section: str) -> Path:
+    return Path(root) / section / "values.json"
 
 
 def _read_run(path: Path) -> Run:
@@ -471,12 +308,16 @@ def _number(estimate: Estimate | None) -> str:
     return f"{estimate.value:.3g} [{estimate.low:.3g}, {estimate.high:.3g}]"
 
 
-def _note(estimate: Estimate | None) -> str:
-    return f"<br>{_small(estimate.note)}" if estimate and estimate.note else ""
+def _about(claim: Claim) -> list[str]:
+    """Return a claim's first two cells: what is claimed and where, and the paper's value."""
+    where = _small(f"{claim.id}, {claim.source}")
+    return [html.escape(claim.text) + where, html.escape(claim.paper)]
 
 
 def _small(text: str) -> str:
-    return f'<span style="opacity: 0.75; font-size: 0.85em">{html.escape(text)}</span>'
+    """Return a further line in small print, or nothing."""
+    style = "opacity: 0.75; font-size: 0.85em"
+    return f'<br><span style="{style}">{html.escape(text)}</span>' if text else ""
 
 
 def _badge(verdict: Verdict) -> str:

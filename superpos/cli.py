@@ -100,11 +100,12 @@ def book(profile: str, workers: int, no_build: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print all claims and values as JSON.")
 def claims(as_json: bool) -> None:
     """Show which of the paper's claims the results here reproduce."""
-    from .claims import ClaimError, scorecard
-    from .store import default_root
+    from .claims import scorecard
+    from .ledger import ClaimError
+    from .store import result_roots
 
     try:
-        card = scorecard({profile: default_root(profile) for profile in PROFILES})
+        card = scorecard(result_roots())
     except ClaimError as error:
         raise click.ClickException(str(error)) from None
     click.echo(card.to_json() if as_json else str(card))
@@ -140,6 +141,7 @@ def measure(
     """
     network, inputs = _model(model, weights), _inputs(data)
 
+    from .activations import UnknownSite
     from .measurement import measure as measure_model
     from .sae import SAEConfig
 
@@ -149,9 +151,12 @@ def measure(
         report = measure_model(
             network, inputs, sites=list(sites) or None, sae=config, seeds=seeds, device=device
         )
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, TypeError, UnknownSite) as error:
         raise click.ClickException(f"{type(error).__name__}: {error}") from None
-    click.echo(report.to_frame().to_json(orient="records", indent=1) if as_json else str(report))
+    if as_json:
+        click.echo(report.to_frame().reset_index().to_json(orient="records", indent=1))
+    else:
+        click.echo(str(report))
 
 
 def _sections() -> list[str]:
@@ -190,7 +195,11 @@ def _model(path: str, weights: Path | None) -> torch.nn.Module:
         factory = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise click.BadParameter(str(error), param_hint="MODEL") from None
-    model = factory()
+    try:
+        model = factory if isinstance(factory, torch.nn.Module) else factory()
+    except TypeError as error:
+        message = f"'{path}' must be callable without arguments: {error}"
+        raise click.BadParameter(message, param_hint="MODEL") from None
     if not isinstance(model, torch.nn.Module):
         kind = type(model).__name__
         raise click.BadParameter(f"'{path}' returned a {kind}, no module", param_hint="MODEL")

@@ -6,6 +6,7 @@ Members differ in their weights and share everything else. They are computed thr
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -19,6 +20,7 @@ class Ensemble:
     Attributes:
         parameters: Weights by name, `[members, ...]`, each a leaf that requires gradients.
         members: Number of networks.
+        at_once: Members computed together at most.
     """
 
     def __init__(self, networks: Sequence[nn.Module], *, at_once: int | None = None) -> None:
@@ -48,6 +50,9 @@ class Ensemble:
 
         Returns:
             `[members, batch, outputs]`.
+
+        Raises:
+            ValueError: the inputs are not for so many members.
         """
         if x.shape[0] != self.members:
             raise ValueError(f"inputs have {x.shape[0]} members, the ensemble {self.members}.")
@@ -69,7 +74,7 @@ class Ensemble:
 
     def member(self, index: int) -> nn.Module:
         """One network with its present weights, for reading; it does not share them."""
-        network = self._networks[index]
+        network = copy.deepcopy(self._networks[index])
         with torch.no_grad():
             for name, value in network.named_parameters():
                 value.copy_(self.parameters[name][index])

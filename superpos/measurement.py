@@ -12,7 +12,16 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from .activations import Reservoir, Site, evaluating, find_sites, inputs, read, reiterable
+from .activations import (
+    Reservoir,
+    Site,
+    chosen_device,
+    evaluating,
+    find_sites,
+    inputs,
+    read,
+    reiterable,
+)
 from .entropy import DeadCodesError, effective_features, hill_number
 from .report import Report, Superposition
 from .sae import ROWS, SAE, SAEConfig
@@ -38,11 +47,12 @@ def measure(
 
     Autoencoders are fitted to a uniform sample of the activations; F is then computed from the
     codes of all of them. Memory does not grow with the data. Data that can be gone through only
-    once (a generator) serves the sample alone, and F is computed from that sample.
+    once (a generator) serves the sample alone, and F is computed from that sample, whose rows
+    count as independent (positions of one image are not, so the interval is then too narrow).
 
     Args:
-        model: any `torch.nn.Module`. It is run in evaluation mode; its modes and place are put
-            back afterwards.
+        model: any `torch.nn.Module` on one device. It is run in evaluation mode; its modes and
+            place are put back afterwards.
         data: inputs: a tensor `[samples, ...]`, a DataLoader, or an iterable of batches; of
             batches that are tuples, the first element.
         sites: names of modules to measure; default every activation module. For outputs with
@@ -65,14 +75,19 @@ def measure(
         raise ValueError(f"seeds is {seeds}; give at least 1, and 2 or more for an interval.")
     if samples < 2:
         raise ValueError(f"samples is {samples}; give at least 2.")
-    device = torch.device(_chosen(device))
+    if sites is not None and len(sites) == 0:
+        raise ValueError("sites is empty; name at least one, or leave it out for the default.")
+    device = torch.device(chosen_device(device))
     again = reiterable(data)
     home = next((p.device for p in model.parameters()), None)
+    kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     quiet = not (sys.stderr.isatty() if progress is None else progress)
     with evaluating(model):
         try:
             model.to(device)
-            batches = tqdm(inputs(data, BATCH, device), desc="reading", disable=quiet, leave=False)
+            batches = tqdm(
+                inputs(data, BATCH, device, kind), desc="reading", disable=quiet, leave=False
+            )
             names = [sites] if isinstance(sites, str) else sites
             wanted, reservoirs = _sample(model, batches, names, samples)
             fits = {}
@@ -82,7 +97,7 @@ def measure(
             sums = {site.name: CodeSums(fits[site.name].sae) for site in wanted}
             if again:
                 batches = tqdm(
-                    inputs(data, BATCH, device), desc="measuring", disable=quiet, leave=False
+                    inputs(data, BATCH, device, kind), desc="measuring", disable=quiet, leave=False
                 )
                 for batch in batches:
                     for name, activations in read(model, batch, wanted).items():
@@ -99,8 +114,8 @@ def measure(
 class CodeSums:
     """Streaming sums over samples from which F and its companions follow.
 
-    Inputs are dealt out to ten blocks, whose spread gives the sampling error of F. Sums over
-    different data add up: `a.merge(b)` equals one pass over both.
+    Inputs are dealt out at random to ten blocks, whose spread gives the sampling error of F. Sums
+    over different data add up: after `a.merge(b)`, F is that of one pass over both.
     """
 
     def __init__(self, sae: SAE) -> None:
@@ -108,6 +123,7 @@ class CodeSums:
         self.sae = sae
         self.inputs = 0
         self.samples = 0
+        self.generator = torch.Generator().manual_seed(0)  # deals inputs out
         options = {"dtype": torch.float64, "device": sae.encoder.device}
         self.codes = torch.zeros(BLOCKS, sae.members, sae.dictionary, **options)
         self.active = torch.zeros(sae.members, **options)
@@ -124,7 +140,8 @@ class CodeSums:
         if not bool(torch.isfinite(activations).all()):
             raise ValueError("activations contain nan or infinity.")
         number, positions = activations.shape[:2]
-        block = (torch.arange(number) + self.inputs).remainder_(BLOCKS).repeat_interleave(positions)
+        block = torch.randint(BLOCKS, (number,), generator=self.generator)
+        block = block.repeat_interleave(positions)
         flat = activations.flatten(0, 1)
         for first in range(0, len(flat), ROWS):
             self._add_rows(flat[first : first + ROWS], block[first : first + ROWS])
@@ -208,6 +225,11 @@ def _fitted(site: Site, reservoir: Reservoir, sae: SAEConfig | None, seeds: int)
     except ValueError as error:
         raise ValueError(f"at site {site.name!r}: {error}") from error
     if bool(result.features.isnan().any()):
+        if bool(result.loss.isnan().any()):
+            raise ValueError(
+                f"at site {site.name!r} the fit diverged: the activations are too large for single "
+                "precision. Rescale them, or set SAEConfig(normalize=True)."
+            )
         raise DeadCodesError(
             f"at site {site.name!r} every code is zero. Lower l1 (activations that are small "
             "against it cost more to encode than to ignore), set SAEConfig(normalize=True), or "
@@ -223,7 +245,7 @@ def _summary(site: Site, result: Fit, sums: CodeSums) -> Superposition:
     mean = values.mean().item()
     variance = (sums.squares - sums.total.square() / sums.samples).sum()
     half = range(0, BLOCKS, 2)
-    known = bool((sums.codes[list(half)].sum((0, 2)) > 0).all())
+    known = sums.inputs >= BLOCKS and bool((sums.codes[list(half)].sum((0, 2)) > 0).all())
     return Superposition(
         site=site.name,
         features=mean,
@@ -238,9 +260,3 @@ def _summary(site: Site, result: Fit, sums: CodeSums) -> Superposition:
         converged=bool(result.converged.all()),
         half_change=sums.features(half).mean().item() / mean - 1 if known else math.nan,
     )
-
-
-def _chosen(device: torch.device | str) -> torch.device | str:
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
@@ -40,7 +41,9 @@ def figure(
     return plt.subplots(rows, columns, figsize=(width, height), **options)
 
 
-def band(axes: Axes, x: ArrayLike, middle: ArrayLike, low: ArrayLike, high: ArrayLike, **line: Any):  # noqa: ANN201
+def band(
+    axes: Axes, x: ArrayLike, middle: ArrayLike, low: ArrayLike, high: ArrayLike, **line: Any
+) -> Line2D:
     """A line with markers and its interval as a band; returns the line."""
     (drawn,) = axes.plot(x, middle, marker="o", markersize=4, **line)
     axes.fill_between(x, low, high, color=drawn.get_color(), alpha=0.18, linewidth=0)

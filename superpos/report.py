@@ -37,7 +37,7 @@ class Superposition:
     converged: bool
     """Whether every autoencoder's loss and F stood still within its rounds."""
     half_change: float
-    """Relative change of F when only half of the inputs are used."""
+    """Relative change of F when only half of the inputs are used; nan with fewer than ten."""
 
     @property
     def psi(self) -> float:
@@ -123,7 +123,7 @@ class Report(Mapping[str, Superposition]):
                 "dead": f"{100 * s.dead_share:.0f}%",
                 "samples": f"{s.samples:,}",
                 "SAE": "converged" if s.converged else "not converged",
-                "data": "enough" if s.settled else f"F moves {100 * s.half_change:+.0f}%",
+                "data": _data(s),
             }
             for s in self.values()
         )
@@ -136,6 +136,12 @@ class Report(Mapping[str, Superposition]):
         if moving := [s.site for s in self.values() if not s.settled]:
             notes.append(f"F still depends on the number of samples at {', '.join(moving)}.")
         return notes
+
+
+def _data(s: Superposition) -> str:
+    if math.isnan(s.half_change):
+        return "too few to tell"
+    return "enough" if s.settled else f"F moves {100 * s.half_change:+.0f}%"
 
 
 def _order(q: float) -> str:

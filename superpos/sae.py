@@ -44,7 +44,8 @@ class SAEConfig:
     normalize: bool = False
     """Divide activations by their root mean square first. This changes the measure."""
     starts: int | None = None
-    """Independent starts, the best of which goes on; None takes 8 for narrow layers, 1 for wide."""
+    """Independent starts, the best of which goes on; None takes 8 up to 48 neurons, 4 up
+    to 96, and 1 beyond."""
     steps: int | None = None
     """Steps of one round of the solver; None takes 1,000 + 28 per neuron, at most 6,000 with
     batches of 128 (up to 256 neurons), fewer with larger ones."""
@@ -90,7 +91,7 @@ class SAEConfig:
         return k
 
 
-@dataclass
+@dataclass(eq=False)
 class SAE:
     """Trained autoencoders of one configuration, one per member."""
 

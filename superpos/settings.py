@@ -154,7 +154,10 @@ def from_values(cls: type[_T], values: Mapping[str, Any]) -> _T:
     for name, value in values.items():
         checked[name] = _coerce(name, value, hints[name])
         _check_limits(name, checked[name], fields[name].metadata)
-    return cls(**checked)
+    try:
+        return cls(**checked)
+    except ValueError as error:  # a rule between parameters, in the class's own words
+        raise SettingsError(str(error)) from error
 
 
 def describe(cls: type) -> list[Description]:
@@ -292,7 +295,10 @@ def _coerce_tuple(name: str, value: Any, items: tuple[Any, ...]) -> tuple[Any, .
     if not isinstance(value, (list, tuple)):
         value = (value,)
     if len(items) == 2 and items[1] is Ellipsis:
-        return tuple(_coerce(name, item, items[0]) for item in value)
+        found = tuple(_coerce(name, item, items[0]) for item in value)
+        if len(set(found)) < len(found):
+            raise SettingsError(f"parameter '{name}' repeats a value: {list(value)}")
+        return found
     if len(items) != len(value):
         raise SettingsError(f"parameter '{name}' must have {len(items)} values, got {value!r}")
     return tuple(_coerce(name, item, hint) for item, hint in zip(value, items, strict=True))

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from tqdm.auto import tqdm
 
-from .entropy import DeadCodesError, effective_features
+from .entropy import effective_features
 from .sae import SAE, SAEConfig, keep_top, keep_top_of_batch, slices
 
 RATE = 0.01  # of the dictionary at batch 128, for a wide matrix
@@ -36,7 +36,7 @@ POLYNOMIAL, TIMES = (3.4445, -4.7750, 2.0315), 5
 
 
 class Fit(NamedTuple):
-    """Fitted autoencoders and how the fit went; every array has members first."""
+    """Fitted autoencoders and how the fit went; arrays but `sae` are on the CPU, members first."""
 
     sae: SAE
     """The autoencoders."""
@@ -131,13 +131,14 @@ def _fit_group(x: torch.Tensor, config: SAEConfig, plan: _Plan, seeds: Sequence[
     loss, features = _state(best, x)
     history, rounds = [loss.clone()], torch.ones(members, dtype=torch.long)
     active = torch.arange(members)
-    floor = 1e-6 * float(x.square().mean()) if best.scale is None else 1e-6
+    power = x.square().mean((-2, -1)).cpu().double() if best.scale is None else torch.ones(1)
+    floor = (1e-6 * power).expand(members)
     for _ in range(1, config.rounds):
         part = _own(x, active)
         trial = best.select(active)
         _round(trial, part, [orders[i] for i in active], plan, rate=POLISH * plan.rate, heat=1.0)
         new_loss, new_features = _state(trial, part)
-        still = _still(loss[active], new_loss, config.tolerance, floor) & _still(
+        still = _still(loss[active], new_loss, config.tolerance, floor[active]) & _still(
             features[active], new_features, config.tolerance
         )
         better = new_loss <= loss[active]
@@ -172,7 +173,7 @@ def _best_start(
         kept.append(sae)
     for order, state in zip(orders, saved, strict=True):
         order.restored(state).skip(plan.steps)
-    loss = torch.cat(losses).view(len(seeds), plan.starts)
+    loss = torch.cat(losses).nan_to_num(nan=math.inf).view(len(seeds), plan.starts)
     chosen = loss.argmin(1).cpu() + torch.arange(len(seeds)) * plan.starts
     return _stacked(kept).select(chosen)
 
@@ -352,10 +353,11 @@ def _state(sae: SAE, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _still(
-    old: torch.Tensor, new: torch.Tensor, tolerance: float, floor: float = 0.0
+    old: torch.Tensor, new: torch.Tensor, tolerance: float, floor: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Whether values changed by less than a share or a floor; nan twice counts as still."""
-    unchanged = (new - old).abs() <= (tolerance * old.abs()).clamp_min(floor)
+    allowed = tolerance * old.abs()
+    unchanged = (new - old).abs() <= (allowed if floor is None else allowed.maximum(floor))
     return unchanged | (old.isnan() & new.isnan())
 
 
@@ -405,17 +407,3 @@ def _joined(parts: Sequence[Fit]) -> Fit:
         rounds=torch.cat([part.rounds for part in parts]),
         history=torch.cat(histories, dim=1),
     )
-
-
-def require_alive(result: Fit) -> None:
-    """Raise if a member's codes are all zero.
-
-    Raises:
-        DeadCodesError: some member has no living code.
-    """
-    dead = int(result.features.isnan().sum())
-    if dead:
-        raise DeadCodesError(
-            f"{dead} of {len(result.features)} autoencoders have no living code. "
-            "Lower l1, or check that the activations are not all zero."
-        )

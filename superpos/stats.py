@@ -1,4 +1,4 @@
-"""Intervals, correlations and slopes: thin words around scipy, statsmodels and NumPy."""
+"""Intervals, correlations and slopes: thin words around scipy and NumPy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import scipy.stats
 from numpy.typing import ArrayLike
 
-from .claims import Estimate
+from .ledger import Estimate
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
@@ -26,7 +26,7 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
         raise ValueError(f"{values.size} value(s) have no interval; give at least two repeats.")
     half = scipy.stats.t.ppf(0.5 + level / 2, values.size - 1) * scipy.stats.sem(values)
     mean = values.mean()
-    return Estimate(float(mean), float(mean - half), float(mean + half))
+    return _estimate(mean, mean - half, mean + half)
 
 
 def correlation(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Estimate:
@@ -71,7 +71,7 @@ def bootstrap(
     draws = generator.integers(0, len(columns[0]), (resamples, len(columns[0])))
     results = np.array([statistic(*(column[rows] for column in columns)) for rows in draws])
     low, high = np.nanquantile(results, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(value, min(value, float(low)), max(value, float(high)))
+    return _estimate(value, min(value, low), max(value, high))
 
 
 def normalized_slope(epsilon: ArrayLike, features: ArrayLike) -> float:
@@ -94,3 +94,9 @@ def normalized_slope(epsilon: ArrayLike, features: ArrayLike) -> float:
     if base.size == 0 or base.size == epsilon.size:
         raise ValueError("a normalized slope needs observations at epsilon 0 and at others.")
     return float(scipy.stats.linregress(epsilon, features).slope / base.mean())
+
+
+def _estimate(value: float, low: float, high: float) -> Estimate:
+    """An estimate of plain floats, which says so when repeats that agree leave no interval."""
+    note = "all repeats agree" if low == high else ""
+    return Estimate(float(value), float(low), float(high), note)

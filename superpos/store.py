@@ -201,6 +201,13 @@ def default_root(profile: str) -> Path:
     return (Path(results) if results else project_root() / "results") / profile
 
 
+def result_roots() -> dict[str, Path]:
+    """Per profile, the folder with results: fresh ones, else those that came with the project."""
+    committed = project_root() / "results"
+    fresh = {profile: default_root(profile) for profile in PROFILES}
+    return {name: root if root.is_dir() else committed / name for name, root in fresh.items()}
+
+
 def provenance(*, device: str = "cpu", seconds: float = 0.0) -> dict[str, Any]:
     """Say how a result was computed.
 

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from superpos.claims import Estimate
+from superpos.ledger import Estimate
 from superpos.settings import PROFILES, setting
 
 SECTION = "fake"

@@ -9,17 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from superpos import claims
-from superpos.claims import (
-    Claim,
-    ClaimError,
-    Estimate,
-    Verdict,
-    judge,
-    load_ledger,
-    report,
-    scorecard,
-)
+from superpos.claims import report, scorecard
+from superpos.ledger import Claim, ClaimError, Estimate, Verdict, judge, load_ledger
 from superpos.settings import PROFILES
 from superpos.store import Store
 
@@ -40,7 +31,7 @@ SECOND = {**ENTRY, "id": "fake.slope", "region": {"high": 0}, "profile": "workst
 def ledger(tmp_path, monkeypatch):
     path = tmp_path / "claims.yaml"
     path.write_text(yaml.safe_dump([ENTRY, SECOND]))
-    monkeypatch.setattr(claims.load_ledger, "__defaults__", (path,))
+    monkeypatch.setattr(load_ledger, "__defaults__", (path,))
     return path
 
 

@@ -15,8 +15,9 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import save_file
 
-from superpos import book, claims, cli
+from superpos import book, cli
 from superpos.cli import main
+from superpos.ledger import load_ledger
 
 CHAPTER = """
 import sys, os
@@ -205,7 +206,7 @@ def test_a_folder_without_notebooks_is_named(tmp_path, monkeypatch):
 def test_claims_prints_counts_or_json(project):
     assert "claims reproduced" in call("claims").output
     content = json.loads(call("claims", "--json").output)
-    assert len(content["claims"]) == len(claims.load_ledger())
+    assert len(content["claims"]) == len(load_ledger())
     values = project / "results" / "quick" / "toy_models" / "values.json"
     values.parent.mkdir(parents=True)
     values.write_text("{")

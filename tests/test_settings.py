@@ -50,6 +50,7 @@ def test_a_notebooks_globals_become_settings_and_everything_else_is_ignored():
         ({"l1": None}, "'l1' must be float"),
         ({"augment": 1}, "'augment' must be bool"),
         ({"rates": [0.1, "x"]}, "'rates' must be float, got 'x'"),
+        ({"rates": [0.1, 0.1]}, "'rates' repeats a value"),
         ({"rates": [0.1, 1.5]}, "'rates' may not be 1.5; allowed: 0 to 1"),
         ({"kinds": ["mlp", "rnn"]}, "'kinds' may not be 'rnn'; allowed: mlp, cnn"),
         ({"limit": 1.5}, r"'limit' must be int \| None"),
@@ -114,7 +115,7 @@ def test_words_of_a_command_line_come_before_the_profile():
 @given(
     seeds=st.integers(1, 10**9),
     l1=st.floats(0, 1e9),
-    rates=st.lists(st.floats(0, 1), max_size=4),
+    rates=st.lists(st.floats(0, 1), max_size=4, unique=True),
     limit=st.none() | st.integers(1, 100),
     augment=st.booleans(),
 )

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from superpos import DeadCodesError, fit
+from superpos import fit
 from superpos.data import load_images
 from superpos.entropy import effective_features
 from superpos.networks import mlp
 from superpos.sae import ARCHITECTURES, SAE, SAEConfig, keep_top, keep_top_of_batch
-from superpos.solver import _gradients, orthogonalized, require_alive
+from superpos.solver import _gradients, orthogonalized
 
 QUICK = SAEConfig(steps=120, rounds=2, starts=2)
 MEMBERS, BATCH, NEURONS, DICTIONARY, K, L1 = 3, 12, 5, 15, 2, 0.7
@@ -242,12 +242,10 @@ def test_one_seed_serves_many_members():
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-def test_all_zero_activations_give_no_features_and_a_named_error(normalize):
+def test_all_zero_activations_give_no_features(normalize):
     result = fit(torch.zeros(100, 4), SAEConfig(steps=300, normalize=normalize))
     assert result.features.isnan().all()
     assert result.loss.isfinite().all()
-    with pytest.raises(DeadCodesError, match="Lower l1"):
-        require_alive(result)
 
 
 def test_an_overwhelming_penalty_kills_every_code_of_that_member_only():

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from ..activations import find_sites, read
 from ..attacks import pgd
-from ..claims import Estimate
 from ..data import Images, load_images
 from ..ensemble import Ensemble, train
+from ..ledger import Estimate
 from ..networks import accuracy, classification_loss, mlp
 from ..sae import SAEConfig
 from ..settings import PROFILES, setting
@@ -53,7 +53,7 @@ class Settings:
     seeds: tuple[int, ...] = setting((0, 1, 2), "seeds of networks and SAEs", low=0)
     train_size: int | None = setting(None, "training images at most; None takes all", low=10)
     test_size: int | None = setting(None, "test images at most; None takes all", low=10)
-    steps: int = setting(500, "training steps", low=1)
+    steps: int = setting(400, "training steps", low=1)
     batch: int = setting(256, "images per training step", low=1)
     rate: float = setting(0.1, "learning rate of SGD; the paper has 0.01 and more steps", low=1e-6)
     attack_steps: int = setting(10, "PGD steps in training and for activations", low=1)
@@ -61,7 +61,7 @@ class Settings:
     samples: int = setting(10_000, "activations per SAE at most", low=100)
     expansion: float = setting(4.0, "SAE dictionary over neurons", low=0.1)
     l1: float = setting(0.1, "SAE penalty", low=0.0)
-    starts: int = setting(2, "SAE starts, the best of which counts", low=1, high=64)
+    starts: int = setting(1, "SAE starts, the best of which counts", low=1, high=64)
     engine: str = setting("serial", "how conditions are run", choices=ENGINES)
     device: str = setting("auto", "cpu, cuda, or auto")
 
@@ -133,24 +133,30 @@ def run(condition: Condition, *, device: str) -> list[dict[str, Any]]:
         ],
     }
     config = SAEConfig(expansion=condition.expansion, l1=condition.l1, starts=condition.starts)
+    seeds = [seed for _, seed in members]
+    stacked = torch.stack(activations["clean"]).squeeze(2)
+    fits = {"clean": (fit(stacked, config, seeds=seeds), list(range(len(members))))}
+    changed = [index for index, (own, _) in enumerate(members) if own > 0]
+    stacked = torch.stack([activations["adversarial"][index] for index in changed]).squeeze(2)
+    own_seeds = [seeds[index] for index in changed]
+    fits["adversarial"] = (fit(stacked, config, seeds=own_seeds), changed)
     rows = []
-    for kind, found in activations.items():
-        stacked = torch.stack(found).squeeze(2)
-        fitted = fit(stacked, config, seeds=[seed for _, seed in members])
-        for index, (own, seed) in enumerate(members):
-            features = fitted.features[index].item()
+    for kind, (fitted, places) in fits.items():
+        for place, index in enumerate(places):
+            features = fitted.features[place].item()
             rows.append(
                 {
-                    "epsilon": own,
-                    "seed": seed,
+                    "epsilon": members[index][0],
+                    "seed": seeds[index],
                     "inputs": kind,
                     "features": None if math.isnan(features) else features,
-                    "converged": bool(fitted.converged[index]),
+                    "converged": bool(fitted.converged[place]),
                     "accuracy": clean[index].item(),
                     "robust_accuracy": robust[index].item(),
                 }
             )
-    return rows
+    # At epsilon 0 attacked inputs are the clean ones, and the same seed fits the same autoencoder.
+    return rows + [{**row, "inputs": "adversarial"} for row in rows if row["epsilon"] == 0]
 
 
 def trained(condition: Condition, images: Images, members: Sequence[tuple[float, int]]) -> Ensemble:
@@ -319,14 +325,16 @@ def estimates(frame: pd.DataFrame, settings: Settings) -> dict[str, Estimate]:
     """Values for the claims; those that a run's grid cannot give are left out."""
     table = slopes(frame)
     values = {}
-    rising = [np.mean([_positive(own["slope"]) for _, own in table.groupby(["classes", "hidden"])])]
-    count = table.groupby(["classes", "hidden"]).ngroups
-    interval = scipy.stats.binomtest(round(rising[0] * count), count).proportion_ci(method="wilson")
-    values["share_rising"] = Estimate(float(rising[0]), interval.low, interval.high)
+    rising = [_positive(own["slope"]) for _, own in table.groupby(["classes", "hidden"])]
+    if rising:
+        share = scipy.stats.binomtest(sum(rising), len(rising))
+        interval = share.proportion_ci(method="wilson")
+        low, high = float(interval.low), float(interval.high)
+        values["share_rising"] = Estimate(float(share.statistic), low, high)
     rank = {classes: place for place, classes in enumerate(sorted(settings.classes), start=1)}
-    if len(rank) > 1:
+    if table["classes"].nunique() > 1:
         values["complexity_slope"] = _over(table, table["classes"].map(rank))
-    if len(settings.hidden) > 1:
+    if table["hidden"].nunique() > 1:
         values["capacity_slope"] = _over(table, np.log(table["hidden"]))
     points = ratios(frame)
     two = points[(points["classes"] == 2) & (points["hidden"] == max(settings.hidden))]
@@ -348,9 +356,11 @@ def _over(table: pd.DataFrame, x: pd.Series) -> Estimate:
     fits = [
         scipy.stats.linregress(x[group.index], group["slope"]).slope
         for _, group in table.groupby("seed")
+        if x[group.index].nunique() > 1
     ]
     return mean_interval(fits)
 
 
 def _estimate(point: pd.Series) -> Estimate:
-    return Estimate(float(point["ratio"]), float(point["low"]), float(point["high"]))
+    note = "the extreme of several points, with that point's own interval"
+    return Estimate(float(point["ratio"]), float(point["low"]), float(point["high"]), note)

@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 import torch
 
-from ..claims import Estimate
 from ..data import nonempty_toy_features
 from ..entropy import effective_features
+from ..ledger import Estimate
 from ..sae import ARCHITECTURES, SAEConfig
 from ..settings import PROFILES, setting
 from ..solver import fit
@@ -27,8 +27,8 @@ VERSION = 1
 TITLE = "Calibration on planted features"
 
 DIRECTIONS = ("orthogonal", "signed", "correlated")
-"""`orthogonal`: axes, at most N of them. `signed`: random directions of either sign, nearly
-orthogonal. `correlated`: random directions with no negative entry, all close to each other."""
+"""`orthogonal`: axes, at most N of them. `signed`: random directions of either sign.
+`correlated`: random directions with no negative entry, all close to each other."""
 ONE = "one"  # exactly one feature per sample
 
 
@@ -101,8 +101,9 @@ def conditions(settings: Settings) -> list[Condition]:
         starts=settings.starts,
         **common,
     )
-    others = [replace(one_hot, architecture=a) for a in settings.architectures if a != "tied"]
-    return [default, *(condition for condition in grid if condition.planted), *others]
+    compared = [replace(one_hot, architecture=name) for name in settings.architectures]
+    planned = [default, *(condition for condition in grid if condition.planted), *compared]
+    return list(dict.fromkeys(planned))
 
 
 def run(condition: Condition, *, device: str) -> list[dict[str, Any]]:
@@ -193,11 +194,11 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 
 def estimates(frame: pd.DataFrame, settings: Settings) -> dict[str, Estimate]:
     """Values for the claims."""
-    default = frame[frame["expansion"] == 4.0]
+    default = frame[frame["starts"].isna()]  # the SAE's own settings
     recovery = default["features"] / default["k"]
     spread = summary(default)
     widest = ((spread["high"] - spread["low"]) / spread["features"]).max()
-    grid = summary(frame[frame["expansion"] == settings.expansion]).dropna(subset=["features"])
+    grid = summary(frame[frame["starts"].notna()]).dropna(subset=["features"])
     signed = grid[(grid["directions"] == "signed") & (grid["sparsity"] == ONE)]
     by = signed.pivot(index="k", columns="architecture", values="features")
     values = {

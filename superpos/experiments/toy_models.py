@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..claims import Estimate
 from ..data import nonempty_toy_features, toy_features
 from ..entropy import frobenius_superposition, superposition, weight_features
+from ..ledger import Estimate
 from ..sae import SAEConfig
 from ..settings import PROFILES, setting
 from ..solver import fit
@@ -121,7 +121,7 @@ def run(condition: Condition, *, device: str) -> list[dict[str, Any]]:
         "psi_codes": fitted.features / neurons,
         "psi_sae_weights": superposition(rows_of_all, neurons),
         "frobenius_sae_weights": rows_of_all.sum(-1) / neurons,
-        "psi_living_weights": superposition(rows_of_all * living + 1e-12, neurons),
+        "psi_living_weights": _psi_of_living(rows_of_all, living, neurons),
         "frobenius_living_weights": (rows_of_all * living).sum(-1) / neurons,
         "living": living.sum(-1),
         "loss": fitted.loss,
@@ -189,11 +189,13 @@ def train_toy_models(
     state = [(p, torch.zeros_like(p), torch.zeros_like(p)) for p in (weights, biases)]
     marks = {round(x) for x in np.geomspace(1, max(1, steps), CHECKPOINTS)} | {0}
     path = []
-    for step in range(steps + 1):
+
+    def mark(step: int) -> None:
         if step in marks:
             path.append((step, superposition(weight_features(weights), neurons).tolist()))
-        if step == steps:
-            return ToyModels(weights, biases, path)
+
+    for step in range(steps):
+        mark(step)
         f = nonempty_toy_features(BATCH, features, sparsities, generator=generator)
         x = torch.bmm(f, weights.mT)
         output = torch.baddbmm(biases.unsqueeze(1), x, weights).relu_()
@@ -209,7 +211,8 @@ def train_toy_models(
             second.lerp_(gradient.square(), 0.001)
             size = (second / (1 - 0.999 ** (step + 1))).sqrt_().add_(1e-12)
             parameter.sub_(first / size, alpha=rate / (1 - 0.9 ** (step + 1)))
-    raise AssertionError("unreachable")
+    mark(steps)
+    return ToyModels(weights, biases, path)
 
 
 @lru_cache(maxsize=8)
@@ -222,6 +225,14 @@ def _trained(
         torch.tensor(sparsities, device=device),
         features=features, neurons=neurons, decay=decay, steps=steps, seed=seed,
     )  # fmt: skip
+
+
+def _psi_of_living(rows: torch.Tensor, living: torch.Tensor, neurons: int) -> torch.Tensor:
+    """psi from the squared norms of the rows in use, `[members]`; nan where none is."""
+    alive = living.any(-1)
+    psi = rows.new_full(alive.shape, math.nan)
+    psi[alive] = superposition((rows * living)[alive], neurons).to(psi)
+    return psi
 
 
 def sparsity_grid(models: int) -> tuple[float, ...]:
@@ -286,6 +297,8 @@ def stability(frame: pd.DataFrame, settings: Settings, varied: str) -> pd.DataFr
 def estimates(frame: pd.DataFrame, settings: Settings) -> dict[str, Estimate]:
     """Values for the claims. What a run does not hold (a sweep left out) has no value."""
     rows = panel(frame).dropna(subset=["psi_codes"])
+    if len(rows) < 4:
+        return {}  # nearly all codes dead
     known = rows["psi_weights"]
     values = {
         "r_weights_frobenius": correlation(known, rows["frobenius_weights"]),
@@ -312,8 +325,10 @@ def estimates(frame: pd.DataFrame, settings: Settings) -> dict[str, Estimate]:
                 values[name] = _difference(best, at_expansion[value])
     band = {n: pairs for n, pairs in at_size.items() if 8 <= n <= 32}
     if band:
-        found = [correlation(pairs["psi_weights"], pairs["psi_codes"]) for pairs in band.values()]
-        values["size_band"] = min(found, key=lambda r: r.value)
+        points = stability(frame, settings, "neurons").set_index("neurons").loc[list(band)].dropna()
+        if len(points):
+            lowest = points.loc[points["r"].idxmin()]
+            values["size_band"] = Estimate(lowest["r"], lowest["low"], lowest["high"])
     return values
 
 
