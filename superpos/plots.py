@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import html
 import io
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
 from numpy.typing import ArrayLike
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
@@ -48,6 +50,16 @@ def band(
     (drawn,) = axes.plot(x, middle, marker="o", markersize=4, **line)
     axes.fill_between(x, low, high, color=drawn.get_color(), alpha=0.18, linewidth=0)
     return drawn
+
+
+def ticks(axes: Axes, *, x: Iterable[float] = (), y: Iterable[float] = ()) -> None:
+    """Label an axis, such as a logarithmic one, at just these values, in plain numbers."""
+    if x := list(x):
+        axes.set_xticks(x, [f"{value:g}" for value in x])
+        axes.xaxis.set_minor_locator(NullLocator())
+    if y := list(y):
+        axes.set_yticks(y, [f"{value:g}" for value in y])
+        axes.yaxis.set_minor_locator(NullLocator())
 
 
 class Picture:
