@@ -362,5 +362,5 @@ def _over(table: pd.DataFrame, x: pd.Series) -> Estimate:
 
 
 def _estimate(point: pd.Series) -> Estimate:
-    note = "the extreme of several points, with that point's own interval"
+    note = "an extreme point's own interval"
     return Estimate(float(point["ratio"]), float(point["low"]), float(point["high"]), note)
