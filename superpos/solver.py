@@ -23,6 +23,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .entropy import effective_features
+from .polar import orthogonalized
 from .sae import SAE, SAEConfig, keep_top, keep_top_of_batch, slices
 
 RATE = 0.01  # of the dictionary at batch 128, for a wide matrix
@@ -31,8 +32,6 @@ MOMENTUM = 0.95
 HEAT = 10.0  # times l1 at the start
 COOLED = 0.5  # share of the first round after which l1 has its value
 POLISH = 0.5  # rate of later rounds against the first
-# An odd polynomial a s + b s^3 + c s^5 that, applied a few times, pulls singular values near one.
-POLYNOMIAL, TIMES = (3.4445, -4.7750, 2.0315), 5
 
 
 class Fit(NamedTuple):
@@ -258,35 +257,6 @@ def _gradients(
     if sae.decoder is None:
         return (encoder_part.add_(decoder_part),), (through.sum(1),)
     return (encoder_part, decoder_part), (through.sum(1), error.sum(1))
-
-
-def orthogonalized(matrix: torch.Tensor) -> torch.Tensor:
-    """Nearest matrices with equal singular values, approximately: the polar factor U V^T.
-
-    The Newton-Schulz polynomial of Jordan et al. (2024) acts on the smaller Gram matrix, so that
-    a tall dictionary costs two tall products however often it is applied.
-
-    Args:
-        matrix: `[members, rows, columns]`.
-
-    Returns:
-        The same shape and singular vectors. Singular values of at least a hundredth of the
-        Frobenius norm end between 0.65 and 1.2; zero stays zero.
-    """
-    if matrix.shape[-2] < matrix.shape[-1]:
-        return orthogonalized(matrix.mT).mT
-    matrix = matrix / matrix.abs().amax((-2, -1), keepdim=True).clamp_min(1e-30)
-    matrix = matrix / (matrix.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    a, b, c = POLYNOMIAL
-    gram = torch.bmm(matrix.mT, matrix)
-    product = None
-    for left in reversed(range(TIMES)):
-        factor = torch.bmm(gram, gram).mul_(c).add_(gram, alpha=b)
-        factor.diagonal(dim1=-2, dim2=-1).add_(a)
-        product = factor if product is None else torch.bmm(product, factor)
-        if left:
-            gram = torch.bmm(factor, torch.bmm(gram, factor))
-    return torch.bmm(matrix, product)
 
 
 class _Order:

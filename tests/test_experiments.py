@@ -15,7 +15,9 @@ import pytest
 import torch
 import yaml
 
+from superpos import solver
 from superpos.experiments import adversarial, calibration, toy_models
+from superpos.sae import SAE, SAEConfig
 from superpos.store import Store
 from superpos.sweep import sweep
 
@@ -95,6 +97,31 @@ def test_a_toy_model_trained_among_others_equals_the_model_alone():
     among = toy_models.train_toy_models(torch.tensor([0.1, 0.9]), **options)
     alone = toy_models.train_toy_models(torch.tensor([0.9]), **options)
     torch.testing.assert_close(among.weights[1], alone.weights[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_tied_sae_prefers_two_codes_per_neuron_to_the_true_features():
+    sparsity = torch.tensor([0.98])
+    models = toy_models.train_toy_models(
+        sparsity, features=20, neurons=5, decay=0.7, steps=3000, seed=0
+    )
+    generator = torch.Generator().manual_seed(1)
+    f = toy_models.toy_features(6000, 20, sparsity, generator=generator)
+    x = torch.bmm(f, models.weights.mT)
+    config = SAEConfig(expansion=8.0, starts=2)
+    found = solver.fit(x, config)
+    living = int((found.sae.losses(x)[1] > 0).sum())
+    directions = torch.zeros(1, 40, 5)
+    directions[:, :20] = torch.nn.functional.normalize(models.weights.mT, dim=-1)
+    bias = torch.full((1, 40), -0.02)
+    bias[:, 20:] = -5.0  # the other half of the dictionary starts and stays off
+    informed = SAE(config, directions, bias)
+    plan = solver._plan(config, x, None)
+    for seed in range(2):
+        order = solver._Order(seed, x.shape[1], plan.batch)
+        solver._round(informed, x, [order], plan, rate=0.005, heat=1.0)
+    assert models.path[-1][1][0] > 2.2
+    assert living == 10
+    assert found.loss.item() <= informed.losses(x)[0].item() * 1.005
 
 
 def test_at_epsilon_zero_attacked_inputs_measure_like_clean_ones():

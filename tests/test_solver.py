@@ -10,8 +10,9 @@ from superpos import fit
 from superpos.data import load_images
 from superpos.entropy import effective_features
 from superpos.networks import mlp
+from superpos.polar import orthogonalized
 from superpos.sae import ARCHITECTURES, SAE, SAEConfig, keep_top, keep_top_of_batch
-from superpos.solver import _gradients, orthogonalized
+from superpos.solver import _gradients
 
 QUICK = SAEConfig(steps=120, rounds=2, starts=2)
 MEMBERS, BATCH, NEURONS, DICTIONARY, K, L1 = 3, 12, 5, 15, 2, 0.7
