@@ -141,13 +141,6 @@ def inputs(
             yield _placed(x, device, kind)
 
 
-def chosen_device(device: torch.device | str) -> torch.device | str:
-    """A device, with "auto" standing for a GPU if there is one."""
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def reiterable(data: Any) -> bool:
     """Whether data can be gone through twice (a generator cannot)."""
     if isinstance(data, (torch.Tensor, np.ndarray)):

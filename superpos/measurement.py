@@ -15,13 +15,13 @@ from tqdm.auto import tqdm
 from .activations import (
     Reservoir,
     Site,
-    chosen_device,
     evaluating,
     find_sites,
     inputs,
     read,
     reiterable,
 )
+from .device import chosen_device
 from .entropy import DeadCodesError, effective_features, hill_number
 from .report import Report, Superposition
 from .sae import ROWS, SAE, SAEConfig

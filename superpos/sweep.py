@@ -12,6 +12,7 @@ from typing import Any
 import joblib
 from tqdm.auto import tqdm
 
+from .device import chosen_device
 from .store import DamagedRecord, Record, Store, provenance
 
 ENGINES = ("serial", "processes")
@@ -94,7 +95,7 @@ def sweep(
     records = {condition: _finished(experiment, condition, store) for condition in unique}
     pending = [condition for condition in unique if records[condition] is None]
 
-    outcomes = _outcomes(experiment, pending, store, engine, workers, _resolve(device))
+    outcomes = _outcomes(experiment, pending, store, engine, workers, chosen_device(device))
     failures = []
     bar = tqdm(
         total=len(unique),
@@ -174,11 +175,3 @@ def _stored_meanwhile(experiment: Any, condition: Any, store: Store) -> Record |
         return store.read(experiment.SECTION, experiment.VERSION, condition)
     except DamagedRecord:
         return None
-
-
-def _resolve(device: str) -> str:
-    if device != "auto":
-        return device
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -176,13 +176,12 @@ def trained(condition: Condition, images: Images, members: Sequence[tuple[float,
     final = torch.tensor([epsilon for epsilon, _ in members], device=device)
     starts = _generators(members, 0, device)
     orders = [_orders(len(images.x_train), condition.batch, seed) for _, seed in members]
-    active = final > 0  # members at epsilon 0 need no attack
 
     def batches(step: int) -> tuple[Tensor, Tensor]:
         index = torch.stack([next(order) for order in orders]).to(device)
         x, y = images.x_train[index], images.y_train[index]
         epsilon = final * min(1.0, (step + 1) / (RAMP * condition.steps))
-        x = _attacked_members(ensemble, x, y, epsilon, condition.attack_steps, starts, active)
+        x = _attacked_members(ensemble, x, y, epsilon, condition.attack_steps, starts)
         return x, y
 
     optimizer = torch.optim.SGD(
@@ -209,10 +208,9 @@ def _attacked_members(
     epsilon: Tensor,
     steps: int,
     generators: Sequence[torch.Generator],
-    active: Tensor,
 ) -> Tensor:
-    """Inputs `[members, batch, ...]` with those of the active members perturbed."""
-    chosen = active.nonzero().squeeze(1)
+    """Inputs `[members, batch, ...]` perturbed; members at epsilon 0 need no attack."""
+    chosen = epsilon.nonzero().squeeze(1)
     if len(chosen) == 0:
         return x
     part = ensemble.select(chosen)
@@ -231,12 +229,11 @@ def _attacked(
     rows: int = 1024,
 ) -> Tensor:
     """Images attacked by every member at its own epsilon, `[members, samples, ...]`, in slices."""
-    active = epsilon > 0
     parts = []
-    for first in range(0, len(x), rows):
-        own = x[first : first + rows].expand(ensemble.members, *x[first : first + rows].shape)
-        labels = y[first : first + rows].expand(ensemble.members, -1)
-        parts.append(_attacked_members(ensemble, own, labels, epsilon, steps, generators, active))
+    for images, labels in zip(x.split(rows), y.split(rows), strict=True):
+        own = images.expand(ensemble.members, *images.shape)
+        labels = labels.expand(ensemble.members, -1)
+        parts.append(_attacked_members(ensemble, own, labels, epsilon, steps, generators))
     return torch.cat(parts, 1)
 
 
