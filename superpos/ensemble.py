@@ -42,11 +42,11 @@ class Ensemble:
         if self.at_once < 1:
             raise ValueError(f"at_once is {at_once}; give at least 1.")
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, *inputs: Tensor) -> Tensor:
         """Outputs of every member for its own inputs.
 
         Args:
-            x: `[members, batch, ...]`.
+            inputs: what a network takes, each `[members, batch, ...]`.
 
         Returns:
             `[members, batch, outputs]`.
@@ -54,23 +54,28 @@ class Ensemble:
         Raises:
             ValueError: the inputs are not for so many members.
         """
-        if x.shape[0] != self.members:
-            raise ValueError(f"inputs have {x.shape[0]} members, the ensemble {self.members}.")
-        return self._outputs(self.parameters, self._buffers, x)
+        for x in inputs:
+            if x.shape[0] != self.members:
+                raise ValueError(f"inputs have {x.shape[0]} members, the ensemble {self.members}.")
+        return self._outputs(self.parameters, self._buffers, *inputs)
 
-    def _outputs(self, weights: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+    def _outputs(
+        self, weights: dict[str, Tensor], buffers: dict[str, Tensor], *inputs: Tensor
+    ) -> Tensor:
         """Outputs of stacked networks, at most `at_once` of them together."""
         run = vmap(self._one, chunk_size=self.at_once)
-        return run(weights, buffers, x)
+        return run(weights, buffers, *inputs)
 
-    def _one(self, weights: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
-        return functional_call(self._networks[0], {**weights, **buffers}, (x,))
+    def _one(
+        self, weights: dict[str, Tensor], buffers: dict[str, Tensor], *inputs: Tensor
+    ) -> Tensor:
+        return functional_call(self._networks[0], {**weights, **buffers}, inputs)
 
-    def select(self, members: Tensor) -> Callable[[Tensor], Tensor]:
+    def select(self, members: Tensor) -> Callable[..., Tensor]:
         """Some members as a function of their own inputs, with copies of their present weights."""
         weights = {name: value.detach()[members] for name, value in self.parameters.items()}
         buffers = {name: value[members] for name, value in self._buffers.items()}
-        return lambda x: self._outputs(weights, buffers, x)
+        return lambda *inputs: self._outputs(weights, buffers, *inputs)
 
     def member(self, index: int) -> nn.Module:
         """One network with its present weights, for reading; it does not share them."""
@@ -84,7 +89,7 @@ class Ensemble:
 def train(
     ensemble: Ensemble,
     *,
-    batches: Callable[[int], tuple[Tensor, Tensor]],
+    batches: Callable[[int], tuple[Tensor, ...]],
     loss: Callable[[Tensor, Tensor], Tensor],
     optimizer: torch.optim.Optimizer,
     schedule: Callable[[float], float],
@@ -94,7 +99,8 @@ def train(
 
     Args:
         ensemble: the networks, changed in place.
-        batches: from the step to inputs `[members, batch, ...]` and targets `[members, batch]`.
+        batches: from the step to one or more inputs `[members, batch, ...]` and, last, targets
+            `[members, batch]`.
         loss: from outputs and targets to losses `[members, batch]`; averaged over the batch.
         optimizer: over `ensemble.parameters.values()`, elementwise (SGD, Adam).
         schedule: from the share of training done to a factor on the learning rate.
@@ -102,9 +108,9 @@ def train(
     """
     rates = [group["lr"] for group in optimizer.param_groups]
     for step in range(steps):
-        x, y = batches(step)
+        *inputs, y = batches(step)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * schedule(step / steps)
         optimizer.zero_grad()
-        loss(ensemble(x), y).mean(-1).sum().backward()
+        loss(ensemble(*inputs), y).mean(-1).sum().backward()
         optimizer.step()

@@ -102,7 +102,7 @@ class SAE:
     bias: torch.Tensor
     """Encoder bias, `[members, dictionary]`."""
     decoder: torch.Tensor | None = None
-    """`[members, dictionary, neurons]` with unit rows; None for `tied`."""
+    """`[members, dictionary, neurons]`, with unit rows if `fit` made it; None for `tied`."""
     offset: torch.Tensor | None = None
     """Output bias, `[members, neurons]`; None for `tied`."""
     threshold: torch.Tensor | None = None

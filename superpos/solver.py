@@ -23,12 +23,11 @@ import torch
 from tqdm.auto import tqdm
 
 from .entropy import effective_features
-from .polar import orthogonalized
-from .sae import SAE, SAEConfig, keep_top, keep_top_of_batch, slices
+from .learner import Learner, Order, checked, next_batch, paired_seeds, root_mean_square
+from .sae import SAE, SAEConfig, slices
 
 RATE = 0.01  # of the dictionary at batch 128, for a wide matrix
 BIAS_RATE = 2e-3  # Adam's, in units of the activations' root mean square
-MOMENTUM = 0.95
 HEAT = 10.0  # times l1 at the start
 COOLED = 0.5  # share of the first round after which l1 has its value
 POLISH = 0.5  # rate of later rounds against the first
@@ -81,11 +80,9 @@ def fit(
         ValueError: wrong shapes, no samples, non-finite activations, or seeds that do not match.
     """
     config = config or SAEConfig()
-    x = _checked(activations, device)
-    members = x.shape[0] if x.ndim == 3 else len(seeds)
-    seeds = list(seeds) * members if len(seeds) == 1 else list(seeds)
-    if members == 0 or len(seeds) != members:
-        raise ValueError(f"{len(seeds)} seeds for {members} members; give one, or one per member.")
+    x = checked(activations, device)
+    seeds = paired_seeds(x, seeds)
+    members = len(seeds)
     plan = _plan(config, x, at_once)
     group = max(1, plan.at_once // plan.starts)
     parts = []
@@ -125,9 +122,9 @@ def _plan(config: SAEConfig, x: torch.Tensor, at_once: int | None) -> _Plan:
 def _fit_group(x: torch.Tensor, config: SAEConfig, plan: _Plan, seeds: Sequence[int]) -> Fit:
     """Fit members that are computed together: starts, choice of the best, rounds."""
     members = len(seeds)
-    orders = [_Order(seed, x.shape[-2], plan.batch) for seed in seeds]
+    orders = [Order(seed, x.shape[-2], plan.batch) for seed in seeds]
     best = _best_start(x, config, plan, seeds, orders)
-    loss, features = _state(best, x)
+    loss, features, fires = _state(best, x)
     history, rounds = [loss.clone()], torch.ones(members, dtype=torch.long)
     active = torch.arange(members)
     power = x.square().mean((-2, -1)).cpu().double() if best.scale is None else torch.ones(1)
@@ -135,8 +132,9 @@ def _fit_group(x: torch.Tensor, config: SAEConfig, plan: _Plan, seeds: Sequence[
     for _ in range(1, config.rounds):
         part = _own(x, active)
         trial = best.select(active)
-        _round(trial, part, [orders[i] for i in active], plan, rate=POLISH * plan.rate, heat=1.0)
-        new_loss, new_features = _state(trial, part)
+        own = [orders[i] for i in active]
+        _round(trial, part, own, plan, rate=POLISH * plan.rate, heat=1.0, fires=fires[active])
+        new_loss, new_features, new_fires = _state(trial, part)
         still = _still(loss[active], new_loss, config.tolerance, floor[active]) & _still(
             features[active], new_features, config.tolerance
         )
@@ -144,6 +142,7 @@ def _fit_group(x: torch.Tensor, config: SAEConfig, plan: _Plan, seeds: Sequence[
         for name, value in best.tensors().items():
             value[active[better]] = getattr(trial, name)[better]
         loss[active[better]], features[active[better]] = new_loss[better], new_features[better]
+        fires[active[better]] = new_fires[better]
         rounds[active] += 1
         history.append(loss.clone())
         active = active[~still]
@@ -155,7 +154,7 @@ def _fit_group(x: torch.Tensor, config: SAEConfig, plan: _Plan, seeds: Sequence[
 
 
 def _best_start(
-    x: torch.Tensor, config: SAEConfig, plan: _Plan, seeds: Sequence[int], orders: list[_Order]
+    x: torch.Tensor, config: SAEConfig, plan: _Plan, seeds: Sequence[int], orders: list[Order]
 ) -> SAE:
     """First round from several starts per member; the state with the lowest loss of each."""
     starts = [(i, start) for i in range(len(seeds)) for start in range(plan.starts)]
@@ -166,7 +165,7 @@ def _best_start(
         owner = torch.tensor([i for i, _ in chosen])
         part = _own(x, owner)
         sae = _initial(part, config, [seeds[i] * 1_000_003 + start for i, start in chosen])
-        copies = [_Order(0, x.shape[-2], plan.batch).restored(saved[i]) for i, _ in chosen]
+        copies = [Order(0, x.shape[-2], plan.batch).restored(saved[i]) for i, _ in chosen]
         _round(sae, part, copies, plan, rate=plan.rate, heat=HEAT)
         losses.append(sae.losses(part)[0])
         kept.append(sae)
@@ -190,7 +189,7 @@ def _initial(x: torch.Tensor, config: SAEConfig, seeds: Sequence[int]) -> SAE:
     )
     sae = SAE(config, ((2 * rows - 1) * bound).to(x.device), x.new_zeros(members, dictionary))
     if config.normalize:
-        sae.scale = _rms(x).expand(members).clone()
+        sae.scale = root_mean_square(x).expand(members).clone()
     if config.architecture != "tied":
         sae.decoder = torch.nn.functional.normalize(sae.encoder, dim=-1)
         sae.encoder = sae.decoder.clone()
@@ -202,100 +201,38 @@ def _initial(x: torch.Tensor, config: SAEConfig, seeds: Sequence[int]) -> SAE:
 
 
 def _round(
-    sae: SAE, x: torch.Tensor, orders: Sequence[_Order], plan: _Plan, *, rate: float, heat: float
+    sae: SAE,
+    x: torch.Tensor,
+    orders: Sequence[Order],
+    plan: _Plan,
+    *,
+    rate: float,
+    heat: float,
+    fires: torch.Tensor | None = None,
 ) -> None:
-    """One schedule of steps, the rate falling to zero along a cosine. Changes `sae` in place."""
-    config, dictionary, neurons = sae.config, sae.dictionary, sae.neurons
-    stretch = math.sqrt(max(1.0, dictionary / neurons))
-    unit = _rms(x) if sae.scale is None else x.new_ones(1)
-    matrices = [sae.encoder] if sae.decoder is None else [sae.encoder, sae.decoder]
-    vectors = [sae.bias] if sae.offset is None else [sae.bias, sae.offset]
-    momenta = [torch.zeros_like(matrix) for matrix in matrices]
-    firsts = [torch.zeros_like(vector) for vector in vectors]
-    seconds = [torch.zeros_like(vector) for vector in vectors]
+    """One schedule of steps, the rate falling to zero along a cosine. Changes `sae` in place.
+
+    `fires` `[members, dictionary]` says which codes any sample activates, where that is known.
+    """
+    config = sae.config
+    unit = root_mean_square(x) if sae.scale is None else x.new_ones(1)
+    learner = Learner(sae, fires)
+    a_pass = math.ceil(x.shape[-2] / plan.batch) + 100  # 100 steps, and no momentum is left
     for step in range(plan.steps):
         done = step / plan.steps
         cosine = 0.5 * (1 + math.cos(math.pi * done))
         l1 = config.l1 * heat ** max(0.0, 1 - done / COOLED)
-        gradients = _gradients(sae, _batch(x, orders, sae.scale), l1)
-        for matrix, momentum, gradient in zip(matrices, momenta, gradients[0], strict=True):
-            momentum.mul_(MOMENTUM).add_(gradient)
-            direction = orthogonalized(gradient.add_(momentum, alpha=MOMENTUM))
-            matrix.sub_(direction, alpha=rate * cosine * stretch)
-        for vector, first, second, gradient in zip(
-            vectors, firsts, seconds, gradients[1], strict=True
-        ):
-            first.lerp_(gradient, 0.1)
-            second.lerp_(gradient.square(), 0.001)
-            size = (second / (1 - 0.999 ** (step + 1))).sqrt_().add_(1e-12)
-            change = first / (1 - 0.9 ** (step + 1)) / size
-            vector.sub_(change * unit[:, None], alpha=BIAS_RATE * cosine * rate / RATE)
-        if sae.decoder is not None:
-            sae.decoder.copy_(torch.nn.functional.normalize(sae.decoder, dim=-1))
+        learner.step(
+            next_batch(x, orders, sae.scale),
+            l1,
+            rate=rate * cosine,
+            bias_rate=unit * (BIAS_RATE * cosine * rate / RATE),
+        )
+        if (step + 1) % max(a_pass, plan.steps // 10) == 0:
+            learner.rest()
+    learner.write()
     if config.architecture == "batchtopk":
         sae.threshold = _thresholds(sae, x)
-
-
-def _gradients(
-    sae: SAE, x: torch.Tensor, l1: float
-) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
-    """Gradients of the loss on one batch `[members, batch, neurons]`: of matrices, of vectors."""
-    batch, neurons = x.shape[1:]
-    z = torch.baddbmm(sae.bias.unsqueeze(1), x, sae.encoder.mT).relu_()
-    if sae.config.architecture == "topk":
-        z = keep_top(z, sae.config.kept(neurons))
-    elif sae.config.architecture == "batchtopk":
-        z = keep_top_of_batch(z, sae.config.kept(neurons))
-    error = sae._rebuilt(z).sub_(x).mul_(2 / (batch * neurons))
-    decoder = sae.encoder if sae.decoder is None else sae.decoder
-    through = torch.bmm(error, decoder.mT)
-    if not sae.config.sparse_by_rank:
-        through.add_(l1 / (batch * sae.dictionary))
-    through.mul_(z > 0)
-    encoder_part = torch.bmm(through.mT, x)
-    decoder_part = torch.bmm(z.mT, error)
-    if sae.decoder is None:
-        return (encoder_part.add_(decoder_part),), (through.sum(1),)
-    return (encoder_part, decoder_part), (through.sum(1), error.sum(1))
-
-
-class _Order:
-    """A member's own endless shuffled order of the samples."""
-
-    def __init__(self, seed: int, samples: int, batch: int) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
-        self.samples, self.batch = samples, batch
-        self.left = torch.empty(0, dtype=torch.long)
-
-    def next(self) -> torch.Tensor:
-        """Indices of the next batch; a remainder too small for a batch is dropped."""
-        if len(self.left) < self.batch:
-            self.left = torch.randperm(self.samples, generator=self.generator)
-        batch, self.left = self.left[: self.batch], self.left[self.batch :]
-        return batch
-
-    def skip(self, steps: int) -> None:
-        """Go on as if this many batches had been drawn."""
-        for _ in range(steps):
-            self.next()
-
-    def state(self) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.generator.get_state(), self.left
-
-    def restored(self, state: tuple[torch.Tensor, torch.Tensor]) -> _Order:
-        self.generator.set_state(state[0])
-        self.left = state[1]
-        return self
-
-
-def _batch(x: torch.Tensor, orders: Sequence[_Order], scale: torch.Tensor | None) -> torch.Tensor:
-    """Next batch of every member, `[members, batch, neurons]`."""
-    index = torch.stack([order.next() for order in orders]).to(x.device)
-    if x.ndim == 2:
-        batch = x[index]
-    else:
-        batch = x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
-    return batch if scale is None else batch / scale[:, None, None]
 
 
 def _thresholds(sae: SAE, x: torch.Tensor) -> torch.Tensor:
@@ -312,14 +249,14 @@ def _thresholds(sae: SAE, x: torch.Tensor) -> torch.Tensor:
     return torch.stack(thresholds)
 
 
-def _state(sae: SAE, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Loss and F of every member on the CPU; F is nan where every code is zero."""
+def _state(sae: SAE, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Loss and F of every member on the CPU, F nan where every code is zero; which codes fire."""
     loss, sums = sae.losses(x)
     features = torch.full_like(loss, math.nan)
     alive = sums.sum(-1) > 0
     if bool(alive.any()):
         features[alive] = effective_features(sums[alive])
-    return loss.cpu(), features.cpu()
+    return loss.cpu(), features.cpu(), sums > 0
 
 
 def _still(
@@ -336,25 +273,6 @@ def _own(x: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
     if x.ndim == 2 or (len(members) == len(x) and torch.equal(members, torch.arange(len(x)))):
         return x
     return x[members.to(x.device)]
-
-
-def _rms(x: torch.Tensor) -> torch.Tensor:
-    """Root mean square, never zero, of each member's activations; `[members]`, `[1]` if shared."""
-    return x.square().mean((-2, -1)).sqrt().clamp_min(1e-12).reshape(-1)
-
-
-def _checked(activations: torch.Tensor, device: torch.device | str | None) -> torch.Tensor:
-    """Activations in single precision on the device, or an error that says what is wrong."""
-    x = torch.as_tensor(activations)
-    if x.ndim not in (2, 3) or 0 in x.shape:
-        raise ValueError(
-            f"activations have shape {tuple(x.shape)}; give [samples, neurons] or "
-            "[members, samples, neurons] with at least one of each."
-        )
-    x = x.detach().to(device=device or x.device, dtype=torch.float32)
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError("activations contain nan or infinity (in single precision).")
-    return x
 
 
 def _stacked(saes: Sequence[SAE]) -> SAE:

@@ -117,7 +117,7 @@ def test_a_tied_sae_prefers_two_codes_per_neuron_to_the_true_features():
     informed = SAE(config, directions, bias)
     plan = solver._plan(config, x, None)
     for seed in range(2):
-        order = solver._Order(seed, x.shape[1], plan.batch)
+        order = solver.Order(seed, x.shape[1], plan.batch)
         solver._round(informed, x, [order], plan, rate=0.005, heat=1.0)
     assert models.path[-1][1][0] > 2.2
     assert living == 10

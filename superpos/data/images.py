@@ -13,6 +13,8 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.transforms.functional import pil_to_tensor
 
+from .ordering import stratified_order
+
 _TORCHVISION = {
     "mnist": datasets.MNIST,
     "fashion_mnist": datasets.FashionMNIST,
@@ -185,7 +187,7 @@ def _folder_split(folder: datasets.ImageFolder) -> _Split:
 
 
 def _divided(whole: _Split, seed: int) -> tuple[_Split, _Split]:
-    order = _stratified_order(whole.labels, seed)
+    order = stratified_order(whole.labels, generator=torch.Generator().manual_seed(seed))
     cut = round(_TRAIN_SHARE * len(order))
     train, test = (
         _Split(whole.labels[part], lambda index, part=part: whole.read(part[index]))
@@ -205,24 +207,12 @@ def _select(
                 f"{argument} is {size}: the classes kept have {len(index)} images, so give 1 to "
                 f"{len(index)}, or None for all."
             )
-        index = index[_stratified_order(split.labels[index], seed)[:size]]
+        generator = torch.Generator().manual_seed(seed)
+        index = index[stratified_order(split.labels[index], generator=generator)[:size]]
     labels = torch.empty_like(index)
     for label, own in enumerate(kept):
         labels[split.labels[index] == own] = label
     return split.read(index), labels
-
-
-def _stratified_order(labels: Tensor, seed: int) -> Tensor:
-    """Shuffle so that every beginning has each class in its share to within one sample.
-
-    Each class is shuffled, then spread evenly over the whole order.
-    """
-    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    places = torch.empty(len(labels), dtype=torch.float64)
-    for label in labels.unique():
-        members = (labels[shuffled] == label).nonzero().squeeze(1)
-        places[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
-    return shuffled[places.argsort(stable=True)]
 
 
 def _kept_classes(classes: int | Sequence[int] | None, number: int) -> tuple[int, ...]:
