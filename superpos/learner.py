@@ -19,6 +19,7 @@ from .sae import SAE, keep_top, keep_top_of_batch
 
 MOMENTUM = 0.95
 PER_CODE = ("encoder", "decoder", "bias")  # what has an axis of codes
+ALIGNED = 16  # codes are kept in such multiples, so that all members' rows round alike
 WORTH = 0.9  # codes are set aside when fewer than this share is left
 
 
@@ -45,12 +46,12 @@ class Learner:
             self.fired |= fires
             self.rest()
 
-    def step(self, x: Tensor, l1: float, *, rate: float, bias_rate: Tensor) -> None:
+    def step(self, x: Tensor, l1: Tensor, *, rate: float, bias_rate: Tensor) -> None:
         """One step: matrices along their orthogonalized momentum, vectors as in Adam.
 
         Args:
             x: batch in the units the autoencoders work in, `[members, batch, neurons]`.
-            l1: weight of the mean over the whole dictionary's codes.
+            l1: weight of the mean over the whole dictionary's codes, `[members]` or `[1]`.
             rate: of the matrices.
             bias_rate: of the vectors, `[members]` or `[1]`.
         """
@@ -76,7 +77,8 @@ class Learner:
         Codes kept by rank are never set aside: one that others outdo may come back.
         """
         fired = self.fired
-        width = max(1, int(fired.sum(1).max()))
+        most = max(1, int(fired.sum(1).max()))
+        width = -(-most // ALIGNED) * ALIGNED
         if width <= WORTH * fired.shape[1] and not self.sae.config.sparse_by_rank:
             order = fired.int().argsort(dim=1, descending=True, stable=True)[:, :width]
             self.write()
@@ -96,13 +98,14 @@ class Learner:
                 getattr(self.whole, name).scatter_(1, _like(self.kept, value), value)
 
 
-def gradients(sae: SAE, x: Tensor, penalty: float) -> dict[str, Tensor]:
+def gradients(sae: SAE, x: Tensor, penalty: float | Tensor) -> dict[str, Tensor]:
     """Gradients of the loss on one batch, written out.
 
     Args:
         sae: autoencoders.
         x: batch in the units they work in, `[members, batch, neurons]`.
-        penalty: weight of a sample's summed codes: l1 over the size of the dictionary.
+        penalty: weight of a sample's summed codes: l1 over the size of the dictionary; a number,
+            `[members]` or `[1]`.
 
     Returns:
         By field of `sae`, the gradient of the mean over members' own batches.
@@ -117,7 +120,8 @@ def gradients(sae: SAE, x: Tensor, penalty: float) -> dict[str, Tensor]:
     decoder = sae.encoder if sae.decoder is None else sae.decoder
     through = torch.bmm(error, decoder.mT)
     if not sae.config.sparse_by_rank:
-        through.add_(penalty / batch)
+        penalty = torch.as_tensor(penalty, dtype=x.dtype, device=x.device)
+        through.add_(penalty.reshape(-1, 1, 1) / batch)
     through.mul_(z > 0)
     found = {"encoder": torch.bmm(through.mT, x), "bias": through.sum(1)}
     decoder_part = torch.bmm(z.mT, error)

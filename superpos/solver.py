@@ -5,8 +5,10 @@ where that is. This solver differs in four ways, each of which `benchmarks/sae_s
 
 1. the dictionary is stepped along its orthogonalized momentum (Muon, Jordan et al. 2024), so that
    weak and strong directions move at the same speed;
-2. l1 starts ten times too strong and cools to its value over the first half of the first round:
-   codes settle on few strong features before weak ones may join, which finds lower losses;
+2. l1 starts at half the activations' typical size, at most ten times too strong or too weak, and
+   goes to its value over the first half of the first round. A weak penalty thus cools: codes settle
+   on few strong features before weak ones may join. A strong one warms up: from the start, it would
+   silence codes for good that the minimum needs. Every second start begins at ten times l1;
 3. narrow layers get several starts, computed together, of which the one with the lowest loss goes
    on: what remains between seeds is below one percent of F;
 4. rounds follow until a whole further round changes loss and F by less than a tolerance.
@@ -28,7 +30,8 @@ from .sae import SAE, SAEConfig, slices
 
 RATE = 0.01  # of the dictionary at batch 128, for a wide matrix
 BIAS_RATE = 2e-3  # Adam's, in units of the activations' root mean square
-HEAT = 10.0  # times l1 at the start
+HEAT = 10.0  # l1 starts at most so many times too strong or too weak
+BEGIN = 0.5  # what l1 starts at, in units of the activations' typical size
 COOLED = 0.5  # share of the first round after which l1 has its value
 POLISH = 0.5  # rate of later rounds against the first
 
@@ -133,7 +136,7 @@ def _fit_group(x: torch.Tensor, config: SAEConfig, plan: _Plan, seeds: Sequence[
         part = _own(x, active)
         trial = best.select(active)
         own = [orders[i] for i in active]
-        _round(trial, part, own, plan, rate=POLISH * plan.rate, heat=1.0, fires=fires[active])
+        _round(trial, part, own, plan, rate=POLISH * plan.rate, fires=fires[active])
         new_loss, new_features, new_fires = _state(trial, part)
         still = _still(loss[active], new_loss, config.tolerance, floor[active]) & _still(
             features[active], new_features, config.tolerance
@@ -158,6 +161,7 @@ def _best_start(
 ) -> SAE:
     """First round from several starts per member; the state with the lowest loss of each."""
     starts = [(i, start) for i in range(len(seeds)) for start in range(plan.starts)]
+    heats = _first_heats(x, config)
     saved = [order.state() for order in orders]
     kept, losses = [], []
     for first in range(0, len(starts), plan.at_once):
@@ -166,7 +170,11 @@ def _best_start(
         part = _own(x, owner)
         sae = _initial(part, config, [seeds[i] * 1_000_003 + start for i, start in chosen])
         copies = [Order(0, x.shape[-2], plan.batch).restored(saved[i]) for i, _ in chosen]
-        _round(sae, part, copies, plan, rate=plan.rate, heat=HEAT)
+        heat = torch.tensor(
+            [HEAT if start % 2 else heats[i % len(heats)] for i, start in chosen],
+            dtype=torch.float64,  # so that rounding to single precision hides the last digits
+        )
+        _round(sae, part, copies, plan, rate=plan.rate, heat=heat)
         losses.append(sae.losses(part)[0])
         kept.append(sae)
     for order, state in zip(orders, saved, strict=True):
@@ -200,6 +208,21 @@ def _initial(x: torch.Tensor, config: SAEConfig, seeds: Sequence[int]) -> SAE:
     return sae
 
 
+def _first_heats(x: torch.Tensor, config: SAEConfig) -> list[float]:
+    """What l1 is multiplied by at first; per member, or one number if they share activations.
+
+    The typical size is that of an element of a sample, samples weighted by their norms, so that
+    empty ones do not count.
+    """
+    if config.l1 == 0 or config.sparse_by_rank:
+        return [1.0]
+    norms = x.reshape(-1, *x.shape[-2:]).norm(dim=-1).double()
+    typical = norms.square().sum(-1) / norms.sum(-1).clamp_min(1e-300) / math.sqrt(x.shape[-1])
+    if config.normalize:
+        typical = typical / root_mean_square(x).double()
+    return (BEGIN * typical / config.l1).clamp(1 / HEAT, HEAT).tolist()
+
+
 def _round(
     sae: SAE,
     x: torch.Tensor,
@@ -207,14 +230,16 @@ def _round(
     plan: _Plan,
     *,
     rate: float,
-    heat: float,
+    heat: torch.Tensor | None = None,
     fires: torch.Tensor | None = None,
 ) -> None:
     """One schedule of steps, the rate falling to zero along a cosine. Changes `sae` in place.
 
+    `heat` `[members]` is what l1 is multiplied by at the start, if it is not to be constant;
     `fires` `[members, dictionary]` says which codes any sample activates, where that is known.
     """
     config = sae.config
+    heat = torch.ones(1) if heat is None else heat
     unit = root_mean_square(x) if sae.scale is None else x.new_ones(1)
     learner = Learner(sae, fires)
     a_pass = math.ceil(x.shape[-2] / plan.batch) + 100  # 100 steps, and no momentum is left
@@ -224,7 +249,7 @@ def _round(
         l1 = config.l1 * heat ** max(0.0, 1 - done / COOLED)
         learner.step(
             next_batch(x, orders, sae.scale),
-            l1,
+            l1.to(x),
             rate=rate * cosine,
             bias_rate=unit * (BIAS_RATE * cosine * rate / RATE),
         )

@@ -118,7 +118,7 @@ def test_a_tied_sae_prefers_two_codes_per_neuron_to_the_true_features():
     plan = solver._plan(config, x, None)
     for seed in range(2):
         order = solver.Order(seed, x.shape[1], plan.batch)
-        solver._round(informed, x, [order], plan, rate=0.005, heat=1.0)
+        solver._round(informed, x, [order], plan, rate=0.005)
     assert models.path[-1][1][0] > 2.2
     assert living == 10
     assert found.loss.item() <= informed.losses(x)[0].item() * 1.005
