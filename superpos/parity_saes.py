@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .dictionary import codes, directions, nearest_cosines, neurons_per_direction
-from .entropy import effective_features
+from .entropy import effective_features, participation_ratio
 from .parity_networks import POST, PRE
 from .recipe import fit_for_epochs
 from .sae import SAE, SAEConfig
@@ -97,12 +97,15 @@ def fitted(
 def described(entry: Fitted) -> list[dict[str, Any]]:
     """One row of plain values per member.
 
-    `features` is None where every code is zero; `neurons_per_code` averages the number of neurons
-    that carry a direction over the codes by their shares; `nearest` holds deciles of the cosine
-    of each living direction with its nearest neighbor.
+    `features` is None where every code is zero. `neurons_per_code` averages the number of neurons
+    that carry a direction over the codes by their shares; `carried` has its deciles over living
+    codes, `nearest` those of each living direction's cosine with its nearest neighbor.
+    `dimension` is the participation ratio of the activations themselves.
     """
     found, rows = codes(entry.sae, entry.x), directions(entry.sae)
     nearest = nearest_cosines(rows, found.living)
+    centered = (entry.x - entry.x.mean(1, keepdim=True)).double()
+    dimension = participation_ratio(centered.mT @ centered)
     described = []
     for member, sums in enumerate(found.sums):
         alive = found.living[member]
@@ -115,16 +118,22 @@ def described(entry: Fitted) -> list[dict[str, Any]]:
             "living": int(alive.sum()),
             "active": found.active[member].item(),
             "explained": explained if math.isfinite(explained) else None,
+            "dimension": dimension[member].item(),
             "neurons_per_code": None,
+            "carried": None,
             "nearest": None,
         }
         if not dead:
             carried = neurons_per_direction(rows[member][alive])
             row["neurons_per_code"] = (carried @ sums[alive] / sums.sum()).item()
+            row["carried"] = _deciles(carried)
         if len(nearest[member]) > 1:
-            deciles = torch.tensor(DECILES, device=alive.device)
-            row["nearest"] = (
-                nearest[member].quantile(deciles).double().cpu().numpy().round(4).tolist()
-            )
+            row["nearest"] = _deciles(nearest[member])
         described.append(row)
     return described
+
+
+def _deciles(values: Tensor) -> list[float]:
+    """Least value, deciles and largest value, rounded to four digits after the point."""
+    at = torch.tensor(DECILES, dtype=torch.float64, device=values.device)
+    return values.double().quantile(at).cpu().numpy().round(4).tolist()
