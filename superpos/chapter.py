@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from .claims import ClaimTable, report
-from .settings import from_values, label, load_profile, profiles_of, project_root
+from .claims import ClaimTable, judged, report
+from .settings import PROFILES, from_values, label, load_profile, profiles_of, project_root
 from .store import Record, Store, default_root, frame
 from .sweep import sweep
 
@@ -21,6 +21,8 @@ class Run(NamedTuple):
     """One row per record row: the condition's fields and the row's own."""
     records: list[Record]
     """The records, in the order of the conditions."""
+    settings: Any
+    """The settings behind the conditions."""
     label: str
     """The profile, and what was changed in it."""
     root: Path
@@ -54,7 +56,7 @@ def run(experiment: Any, settings: Any) -> Run:
         device=settings.device,
     )
     name = label(settings, load_profile(experiment.SECTION, settings.profile))
-    return Run(frame(records), records, name, root)
+    return Run(frame(records), records, settings, name, root)
 
 
 def claims(experiment: Any, settings: Any, run: Run) -> ClaimTable:
@@ -69,6 +71,16 @@ def claims(experiment: Any, settings: Any, run: Run) -> ClaimTable:
     )
 
 
+def claims_of(experiment: Any, run: Run) -> ClaimTable:
+    """Judge a run that came with the project; nothing is written."""
+    return judged(
+        experiment.SECTION,
+        experiment.estimates(run.frame, run.settings),
+        settings_label=run.label,
+        profile=run.settings.profile,
+    )
+
+
 def committed(experiment: Any, profile: str) -> Run | None:
     """Records of a larger profile that came with the project, or None if there are none."""
     root = project_root() / "results" / profile
@@ -80,7 +92,14 @@ def committed(experiment: Any, profile: str) -> Run | None:
         for condition in experiment.conditions(settings)
     )
     records = [record for record in found if record is not None]
-    return Run(frame(records), records, profile, root) if records else None
+    return Run(frame(records), records, settings, profile, root) if records else None
+
+
+def larger(experiment: Any, settings: Any) -> list[Run]:
+    """What came with the project from profiles beyond the one of these settings."""
+    beyond = PROFILES[PROFILES.index(settings.profile) + 1 :]
+    found = (committed(experiment, profile) for profile in beyond)
+    return [run for run in found if run is not None]
 
 
 def described(records: Iterable[Record]) -> str:

@@ -90,13 +90,8 @@ def report(
         ClaimError: If an id is not in the ledger, an estimate is malformed, or there is no such
             profile.
     """
-    claims = {claim.id: claim for claim in load_ledger().values() if claim.section == section}
-    values = {
-        name if name.startswith(f"{section}.") else f"{section}.{name}": Estimate(*estimate)
-        for name, estimate in estimates.items()
-    }
-    _check_values(values, claims, f"section '{section}'")
-    check_profile(profile, f"section '{section}'")
+    table = judged(section, estimates, settings_label=settings_label, profile=profile)
+    values = {claim.id: value for claim, value, _ in table.rows if value is not None}
     write_json(
         _values_path(store_root, section),
         {
@@ -107,6 +102,20 @@ def report(
             "estimates": {name: estimate._asdict() for name, estimate in values.items()},
         },
     )
+    return table
+
+
+def judged(
+    section: str, estimates: Mapping[str, Estimate], *, settings_label: str, profile: str
+) -> ClaimTable:
+    """Judge a run's values; arguments and errors as for :func:`report`."""
+    claims = {claim.id: claim for claim in load_ledger().values() if claim.section == section}
+    values = {
+        name if name.startswith(f"{section}.") else f"{section}.{name}": Estimate(*estimate)
+        for name, estimate in estimates.items()
+    }
+    _check_values(values, claims, f"section '{section}'")
+    check_profile(profile, f"section '{section}'")
     found = [(claim, values.get(claim.id)) for claim in claims.values()]
     return ClaimTable(
         settings_label, [(claim, value, judge(claim, value, profile)) for claim, value in found]

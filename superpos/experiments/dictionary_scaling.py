@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 
 from ..data import sparse_parity
+from ..dictionary import nearest_cosines
 from ..ledger import Estimate
 from ..parity_networks import Networks, trained
 from ..parity_saes import WAYS, described, fitted
@@ -31,6 +32,15 @@ TITLE = "Dictionary scaling"
 
 BATCH, RATE = 64, 1e-3  # of the networks' training (paper section 5.2)
 BY_RANK = ("topk", "batchtopk")
+BAND = (16, 48)  # F that the paper calls semi-stable
+PAPER_HIDDEN, PAPER_DICTIONARIES = 64, (32, 64, 128, 256, 512, 1024)
+PAPER = {
+    0.01: (28, 48, 80, 165, 360, 700),
+    0.1: (21, 27, 33, 38, 45, 60),
+    1.0: (18, 24, 25, 28, 31, 33),
+    10.0: (math.nan, math.nan, 6, 20, 24, 27),
+}
+"""F per penalty, read off figure 4a; nan where it shows none."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,9 @@ class Settings:
     compared: tuple[str, ...] = setting(
         (), "further ways, with one SAE seed per network", choices=tuple(WAYS)
     )
+    compared_expansions: tuple[float, ...] = setting(
+        (1.0, 4.0, 16.0), "dictionary sizes over neurons for those", low=1e-6, high=1024.0
+    )
     k: tuple[int, ...] = setting((8,), "codes kept per sample by topk and batchtopk", low=1)
     sae_epochs: tuple[int, ...] = setting(
         (100, 300), "epochs after which the recipe is read", low=1
@@ -77,13 +90,14 @@ class Settings:
                 f"sae_epochs {self.sae_epochs} and then long_epochs {self.long_epochs} must rise; "
                 "give both in rising order, long_epochs beyond sae_epochs."
             )
-        for expansion in (*self.expansions, *self.long_expansions):
+        for expansion in (*self.expansions, *self.compared_expansions, *self.long_expansions):
             if expansion * self.hidden < 1:
                 raise ValueError(
                     f"an expansion of {expansion} leaves {self.hidden} neurons a dictionary of "
                     f"less than one code; give at least {1 / self.hidden:g}."
                 )
-        smallest = SAEConfig(expansion=min(self.expansions)).dictionary(self.hidden)
+        least = min(self.compared_expansions, default=1.0)
+        smallest = SAEConfig(expansion=least).dictionary(self.hidden)
         if set(self.compared) & set(BY_RANK) and max(self.k) > smallest:
             raise ValueError(
                 f"k is {max(self.k)}, but the smallest dictionary has only {smallest} codes; "
@@ -122,19 +136,19 @@ def conditions(settings: Settings) -> list[Condition]:
             way, expansion, sae_seeds=seeds, **{**base, **values},
         )  # fmt: skip
 
-    def grid(ways: Sequence[str], seeds: int) -> list[Condition]:
+    def grid(ways: Sequence[str], expansions: Sequence[float], seeds: int) -> list[Condition]:
         return [
             condition(way, expansion, seeds, **{name: value})
             for way in ways
-            for expansion in settings.expansions
+            for expansion in expansions
             for name, values in [("k", settings.k) if way in BY_RANK else ("l1", settings.l1s)]
             for value in values
         ]
 
     longer = (*settings.sae_epochs, *settings.long_epochs)
     return [
-        *grid(settings.ways, settings.sae_seeds),
-        *grid(settings.compared, 1),
+        *grid(settings.ways, settings.expansions, settings.sae_seeds),
+        *grid(settings.compared, settings.compared_expansions, 1),
         *(
             condition("recipe", expansion, 1, l1=l1, sae_epochs=longer)
             for expansion in settings.long_expansions
@@ -252,6 +266,49 @@ def growth(frame: pd.DataFrame, settings: Settings, way: str, l1: float) -> Esti
     estimate = mean_interval(slopes)
     sizes = f"{table.columns.min():g}x to {table.columns.max():g}x"
     return estimate._replace(note=f"dictionaries {sizes}")
+
+
+def paper_growth(l1: float) -> float:
+    """The same exponent of the points read off figure 4a; nan where the paper shows too few."""
+    points = [
+        (size, features)
+        for size, features in zip(PAPER_DICTIONARIES, PAPER.get(l1, ()), strict=False)
+        if size >= PAPER_HIDDEN and not math.isnan(features)
+    ]
+    if len(points) < 5:
+        return math.nan
+    return float(np.polyfit(*np.log(points).T, 1)[0])
+
+
+def splitting(frame: pd.DataFrame, settings: Settings, way: str, l1: float) -> pd.DataFrame:
+    """How near living codes lie to each other: cosines with the nearest, per dictionary size.
+
+    Returns:
+        One row per dictionary with `dictionary` and, each averaged over autoencoders, the
+        `median` over living codes and the first and ninth decile, `low` and `high`.
+    """
+    rows = final(frame, settings, way)
+    rows = rows[rows["l1"] == l1].dropna(subset=["nearest"])
+    points = []
+    for expansion, group in rows.groupby("expansion"):
+        deciles = np.mean(group["nearest"].tolist(), axis=0)
+        size = SAEConfig(expansion=expansion).dictionary(settings.hidden)
+        low, median, high = deciles[[1, 5, 9]]
+        points.append({"dictionary": size, "median": median, "low": low, "high": high})
+    return pd.DataFrame(points)
+
+
+def chance(neurons: int, counts: Sequence[int]) -> pd.DataFrame:
+    """The same median for so many random directions, drawn with a fixed seed."""
+    generator = torch.Generator().manual_seed(0)
+    points = []
+    for count in counts:
+        rows = torch.nn.functional.normalize(
+            torch.randn(1, count, neurons, generator=generator), dim=-1
+        )
+        (cosines,) = nearest_cosines(rows, torch.ones(1, count, dtype=torch.bool))
+        points.append({"dictionary": count, "median": cosines.median().item()})
+    return pd.DataFrame(points)
 
 
 def collapse(frame: pd.DataFrame, settings: Settings, way: str) -> Estimate | None:
