@@ -18,8 +18,8 @@ import nbformat
 import yaml
 from tqdm.auto import tqdm
 
-from .claims import scorecard
 from .ledger import ClaimError
+from .scorecard import scorecard
 from .settings import load_profile, profiles_of, project_root
 from .store import result_roots
 

@@ -100,8 +100,8 @@ def book(profile: str, workers: int, no_build: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print all claims and values as JSON.")
 def claims(as_json: bool) -> None:
     """Show which of the paper's claims the results here reproduce."""
-    from .claims import scorecard
     from .ledger import ClaimError
+    from .scorecard import scorecard
     from .store import result_roots
 
     try:

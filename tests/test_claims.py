@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import json
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from superpos.claims import report, scorecard
+from superpos.claims import judged, report
 from superpos.ledger import Claim, ClaimError, Estimate, Verdict, judge, load_ledger
 from superpos.settings import PROFILES
 from superpos.store import Store
@@ -132,6 +131,16 @@ def test_a_report_judges_and_keeps_the_values(ledger, tmp_path):
     assert values["provenance"]["devices"][0].startswith("cpu")
 
 
+def test_values_are_judged_as_a_report_judges_them_but_not_kept(ledger, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SUPERPOS_RESULTS", str(tmp_path))
+    values = {"mean": Estimate(0.95, 0.85, 0.97), "fake.slope": Estimate(-1, -2, -0.5)}
+    table = judged("fake", values, settings_label="paper", profile="paper")
+    assert [verdict for *_, verdict in table.rows] == [Verdict.PARTLY, Verdict.REPRODUCED]
+    assert list(tmp_path.iterdir()) == [ledger]
+    assert told(tmp_path, values, profile="paper") == table
+
+
 def test_a_report_keeps_where_and_when_its_records_were_computed(ledger, tmp_path):
     store = Store(tmp_path)
     about = {"seconds": 2.0, "torch": "2", "commit": None}
@@ -188,60 +197,12 @@ class Balance(HTMLParser):
         self.text += data
 
 
-def test_tables_are_whole_html_with_escaped_text_and_verdicts_in_words(ledger, tmp_path):
-    table = told(tmp_path, {"mean": Estimate(0.95, 0.92, 0.97)})
-    card = scorecard({"quick": tmp_path})
-    for page in (table._repr_html_(), card._repr_html_()):
-        parser = Balance()
-        parser.feed(page)
-        assert parser.open == []
-        assert "The mean <b> is high." in parser.text
-        assert "reproduced" in parser.text
-        assert "not tested at this scale" in parser.text
-        assert "background" not in page  # colors come from the page, light or dark
-
-
-def test_the_scorecard_lets_the_largest_profile_that_tested_a_claim_decide(ledger, tmp_path):
-    roots = {profile: tmp_path / profile for profile in PROFILES}
-    good, bad = Estimate(0.95, 0.92, 0.97), Estimate(0.5, 0.4, 0.6)
-    told(roots["quick"], {"mean": bad, "slope": Estimate(-1, -2, -0.5)})
-    told(roots["workstation"], {"mean": good, "slope": bad}, profile="workstation")
-    card = scorecard(roots)
-    mean, slope = card.claims
-    assert card.profiles == ["quick", "workstation"]
-    assert card.verdict(mean, "quick") is Verdict.NOT_REPRODUCED
-    assert card.standing(mean) is Verdict.REPRODUCED
-    assert card.verdict(slope, "quick") is Verdict.NOT_TESTED
-    assert card.standing(slope) is Verdict.NOT_REPRODUCED
-    assert card.summary_lines() == [
-        "✔ 1 of 2 claims reproduced",
-        "◐ 0 of 2 claims partly",
-        "✘ 1 of 2 claims not reproduced",
-        "– 0 of 2 claims not tested at this scale",
-        "not reproduced: fake.slope",
-    ]
-    content = json.loads(card.to_json())
-    assert content["counts"]["reproduced"] == 1
-    assert content["claims"][0]["runs"]["quick"]["verdict"] == "not reproduced"
-    assert content["claims"][0]["runs"]["workstation"]["estimate"]["value"] == 0.95
-
-
-def test_a_scorecard_without_any_values_leaves_all_claims_untested(ledger, tmp_path):
-    card = scorecard({"quick": tmp_path})
-    assert card.counts()[Verdict.NOT_TESTED] == 2
-    assert "fake.mean" in card._repr_html_()
-
-
-def test_damaged_misplaced_or_outdated_values_are_refused_by_name(ledger, tmp_path):
-    told(tmp_path, {"mean": Estimate(0.95, 0.92, 0.97)})
-    with pytest.raises(ClaimError, match="reported under 'quick', not 'paper'"):
-        scorecard({"paper": tmp_path})
-    path = Path(tmp_path / "fake" / "values.json")
-    whole = path.read_text()
-    path.write_text(whole.replace("fake.mean", "fake.gone"))
-    with pytest.raises(ClaimError, match=r"values.json: 'fake.gone' is not in the ledger"):
-        scorecard({"quick": tmp_path})
-    for damage in (whole[:50], "[]", "{}", whole.replace('"low": 0.92', '"low": "x"')):
-        path.write_text(damage)
-        with pytest.raises(ClaimError, match=r"values.json is damaged"):
-            scorecard({"quick": tmp_path})
+def test_a_table_is_whole_html_with_escaped_text_and_verdicts_in_words(ledger, tmp_path):
+    page = told(tmp_path, {"mean": Estimate(0.95, 0.92, 0.97)})._repr_html_()
+    parser = Balance()
+    parser.feed(page)
+    assert parser.open == []
+    assert "The mean <b> is high." in parser.text
+    assert "reproduced" in parser.text
+    assert "not tested at this scale" in parser.text
+    assert "background" not in page  # colors come from the page, light or dark

@@ -16,7 +16,13 @@ import torch
 import yaml
 
 from superpos import solver
-from superpos.experiments import adversarial, calibration, toy_models
+from superpos.experiments import (
+    adversarial,
+    calibration,
+    dictionary_scaling,
+    dropout,
+    toy_models,
+)
 from superpos.sae import SAE, SAEConfig
 from superpos.store import Store
 from superpos.sweep import sweep
@@ -35,6 +41,14 @@ ATTACKED = replace(
     epsilons=(0.0, 0.2), seeds=(0, 1), steps=150, starts=2,
 )  # fmt: skip
 PLANTED = calibration.conditions(calibration.Settings(neurons=8, seeds=2))[0]
+SCALED = dictionary_scaling.conditions(
+    dictionary_scaling.Settings(
+        hidden=16, models=2, train_epochs=15, expansions=(4.0,), l1s=(0.1,), ways=("tied",)
+    )
+)[0]
+DROPPED = dropout.conditions(
+    dropout.Settings(hidden=(16,), rates=(0.0, 0.5), seeds=2, train_epochs=15, sae_epochs=100)
+)[1]
 
 
 @cache
@@ -43,6 +57,8 @@ def rows(name):
         "toy_models": (toy_models, TOY),
         "adversarial": (adversarial, ATTACKED),
         "calibration": (calibration, PLANTED),
+        "dictionary_scaling": (dictionary_scaling, SCALED),
+        "dropout": (dropout, DROPPED),
     }[name]
     return pd.DataFrame(module.run(condition, device="cpu"))
 
@@ -50,6 +66,7 @@ def rows(name):
 def key_numbers():
     toy, attacked, planted = rows("toy_models"), rows("adversarial"), rows("calibration")
     clean = attacked[attacked["inputs"] == "clean"].groupby("epsilon")
+    scaled, dropped = rows("dictionary_scaling"), rows("dropout")
     # At sparsity 0.999 few samples are not empty, and one start finds several minima.
     return {
         "toy psi of the weights": toy["psi_weights"].round(3).tolist(),
@@ -57,6 +74,10 @@ def key_numbers():
         "digits robust accuracy": clean["robust_accuracy"].mean().round(3).tolist(),
         "digits effective features": clean["features"].mean().round(3).tolist(),
         "planted features": planted["features"].round(3).tolist(),
+        "parity accuracy": scaled["accuracy"].round(3).tolist(),
+        "parity effective features": scaled["features"].round(3).tolist(),
+        "dropout accuracy": dropped["accuracy"].round(3).tolist(),
+        "dropout effective features": dropped["features"].round(3).tolist(),
     }
 
 
@@ -140,7 +161,9 @@ def test_adversarial_training_resists_attacks_that_plain_training_does_not():
     assert robust[1] > robust[0] + 0.1
 
 
-@pytest.mark.parametrize("module", [toy_models, adversarial, calibration])
+@pytest.mark.parametrize(
+    "module", [toy_models, dictionary_scaling, dropout, adversarial, calibration]
+)
 def test_conditions_are_distinct_and_hashable(module):
     found = module.conditions(module.Settings())
     assert len(set(found)) == len(found) > 0

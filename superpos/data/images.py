@@ -83,8 +83,8 @@ def load_images(
         classes: The first so many classes, or the classes with these numbers, which get the
             labels 0, 1, ... in the order given; all if None.
         train_size: How many training images to keep; all if None. Kept images are drawn at
-            random with every class in its share to within one image, and a smaller size keeps
-            a subset of what a larger one keeps.
+            random, with classes of about equal size each in its share to within one image, and
+            a smaller size keeps a subset of what a larger one keeps.
         test_size: The same for the test images.
         directory: Where torchvision keeps its data; the environment variable SUPERPOS_DATA if
             None, and ``data`` in the current folder if that is not set.
