@@ -35,7 +35,12 @@ def codes(sae: SAE, x: Tensor) -> Codes:
     Args:
         sae: autoencoders.
         x: `[samples, neurons]` or `[members, samples, neurons]`.
+
+    Raises:
+        ValueError: activations of another number of members.
     """
+    if x.ndim == 3 and len(x) != sae.members:
+        raise ValueError(f"activations have {len(x)} members, the SAE {sae.members}.")
     device = sae.encoder.device
     sums = torch.zeros(sae.members, sae.dictionary, dtype=torch.float64, device=device)
     active, error = (sums.new_zeros(sae.members) for _ in range(2))

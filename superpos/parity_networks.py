@@ -71,11 +71,13 @@ def trained(
         Accuracies and activations.
 
     Raises:
-        ValueError: a rate is outside [0, 1).
+        ValueError: a rate is outside [0, 1), epochs are negative, or the batch is empty.
     """
     rates, device = [own for own, _ in members], data.x_train.device
     if not all(0 <= own < 1 for own in rates):
         raise ValueError(f"dropout rates are {rates}; give numbers from 0 to below 1.")
+    if epochs < 0 or batch < 1:
+        raise ValueError(f"epochs is {epochs} and batch {batch}; give 0 and 1 or more.")
     batch = min(batch, len(data.x_train))
     networks = [mlp(data.inputs, hidden, 2, seed=seed, device=device) for _, seed in members]
     ensemble = Ensemble([DropoutMLP(network) for network in networks])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -82,8 +83,14 @@ def fitted(
 
     Returns:
         One entry, or one for each number of epochs.
+
+    Raises:
+        ValueError: no such way, or as in `fit` and `fit_for_epochs`.
     """
+    if way not in WAYS:
+        raise ValueError(f"way is {way!r}; allowed are {', '.join(WAYS)}.")
     chosen = WAYS[way]
+    config = replace(config, architecture=chosen.architecture)
     x = activations[chosen.site]
     if chosen.converges:
         result = fit(x, config, seeds=seeds)
@@ -100,12 +107,12 @@ def described(entry: Fitted) -> list[dict[str, Any]]:
     `features` is None where every code is zero. `neurons_per_code` averages the number of neurons
     that carry a direction over the codes by their shares; `carried` has its deciles over living
     codes, `nearest` those of each living direction's cosine with its nearest neighbor.
-    `dimension` is the participation ratio of the activations themselves.
+    `dimension` is the participation ratio of the activations themselves, None if they are constant.
     """
     found, rows = codes(entry.sae, entry.x), directions(entry.sae)
     nearest = nearest_cosines(rows, found.living)
     centered = (entry.x - entry.x.mean(1, keepdim=True)).double()
-    dimension = participation_ratio(centered.mT @ centered)
+    covariance = centered.mT @ centered
     described = []
     for member, sums in enumerate(found.sums):
         alive = found.living[member]
@@ -118,11 +125,13 @@ def described(entry: Fitted) -> list[dict[str, Any]]:
             "living": int(alive.sum()),
             "active": found.active[member].item(),
             "explained": explained if math.isfinite(explained) else None,
-            "dimension": dimension[member].item(),
+            "dimension": None,
             "neurons_per_code": None,
             "carried": None,
             "nearest": None,
         }
+        if bool(covariance[member].any()):
+            row["dimension"] = participation_ratio(covariance[member]).item()
         if not dead:
             carried = neurons_per_direction(rows[member][alive])
             row["neurons_per_code"] = (carried @ sums[alive] / sums.sum()).item()

@@ -48,14 +48,16 @@ def fit_for_epochs(
         The autoencoders after each number of epochs.
 
     Raises:
-        ValueError: an architecture without l1, epochs that do not rise from at least 1, or as in
-            `fit`.
+        ValueError: an architecture without l1, epochs that do not rise from at least 1, an empty
+            batch, or as in `fit`.
     """
     config = config or SAEConfig()
     if config.sparse_by_rank:
         raise ValueError(f"the plain recipe has no {config.architecture}; take tied or untied.")
     if not epochs or list(epochs) != sorted(set(epochs)) or epochs[0] < 1:
         raise ValueError(f"epochs are {tuple(epochs)}; give rising numbers of at least 1.")
+    if batch < 1:
+        raise ValueError(f"batch is {batch}; give at least 1 sample.")
     x = checked(activations, device)
     seeds = paired_seeds(x, seeds)
     samples, batch = x.shape[-2], min(batch, x.shape[-2])

@@ -190,3 +190,22 @@ def test_dead_codes_count_neither_as_neighbors_nor_as_directions():
     assert row["living"] == 2
     assert row["nearest"] == pytest.approx([0] * 11)
     assert row["carried"] == pytest.approx([row["neurons_per_code"]] * 11, abs=1e-4)
+
+
+def test_a_layer_that_does_not_vary_has_no_features_and_no_dimension():
+    x = torch.rand(2, 50, 4, generator=torch.Generator().manual_seed(0))
+    x[0] = 0
+    config = SAEConfig(steps=20, rounds=1, starts=1)
+    (entry,) = fitted("tied", {POST: x}, config, seeds=[0, 1])
+    silent, other = described(entry)
+    assert silent["dimension"] is None and silent["features"] is None
+    assert 1 <= other["dimension"] <= 4
+
+
+def test_the_way_decides_the_architecture_and_unknown_ways_are_refused():
+    x = torch.rand(1, 50, 4, generator=torch.Generator().manual_seed(0))
+    config = SAEConfig(steps=5, rounds=1, starts=1)
+    (entry,) = fitted("untied", {PRE: x}, config, seeds=[0])
+    assert entry.sae.config.architecture == "untied"
+    with pytest.raises(ValueError, match="allowed are tied"):
+        fitted("bogus", {PRE: x}, config, seeds=[0])

@@ -171,7 +171,7 @@ def run(condition: Condition, *, device: str) -> list[dict[str, Any]]:
     entries = fitted(
         condition.way,
         {site: x[index] for site, x in networks.activations.items()},
-        SAEConfig(architecture=WAYS[condition.way].architecture, **options),
+        SAEConfig(**options),
         seeds=[condition.sae_seeds * model + seed for model, seed in members],
         epochs=condition.sae_epochs or (),
     )

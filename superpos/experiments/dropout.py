@@ -17,7 +17,7 @@ import scipy.stats
 from ..data import sparse_parity
 from ..ledger import Estimate
 from ..parity_networks import Networks, trained
-from ..parity_saes import WAYS, described, fitted
+from ..parity_saes import described, fitted
 from ..sae import SAEConfig
 from ..settings import PROFILES, setting
 from ..stats import mean_interval
@@ -133,10 +133,7 @@ def run(condition: Condition, *, device: str) -> list[dict[str, Any]]:
     seeds = range(condition.seeds)
     rows = []
     for way in condition.ways:
-        config = SAEConfig(
-            architecture=WAYS[way].architecture, expansion=condition.expansion, l1=condition.l1,
-            starts=1,
-        )  # fmt: skip
+        config = SAEConfig(expansion=condition.expansion, l1=condition.l1, starts=1)
         (entry,) = fitted(way, activations, config, seeds=seeds, epochs=(condition.sae_epochs,))
         for seed, row in zip(seeds, described(entry), strict=True):
             accuracy = networks.accuracy[own][seed].item()
