@@ -86,7 +86,8 @@ def committed(experiment: Any, profile: str) -> Run | None:
     root = project_root() / "results" / profile
     if profile not in profiles_of(experiment.SECTION):
         return None
-    settings = from_values(experiment.Settings, load_profile(experiment.SECTION, profile))
+    values = {**load_profile(experiment.SECTION, profile), "profile": profile}
+    settings = from_values(experiment.Settings, values)
     found = (
         Store(root).read(experiment.SECTION, experiment.VERSION, condition)
         for condition in experiment.conditions(settings)

@@ -2,6 +2,7 @@
 
 from superpos import chapter
 from superpos.experiments import calibration
+from superpos.ledger import Verdict
 from superpos.store import Store, provenance
 
 
@@ -36,3 +37,11 @@ def test_a_chapter_runs_once_and_is_judged(tmp_path, monkeypatch):
     text = str(chapter.claims(calibration, settings, first))
     assert "reproduced" in text
     assert (tmp_path / "quick" / "calibration" / "values.json").is_file()
+
+
+def test_committed_runs_are_judged_under_their_own_profile():
+    (run,) = chapter.larger(calibration, calibration.Settings())
+    assert run.settings.profile == run.label == "workstation"
+    verdicts = {verdict for _, _, verdict in chapter.claims_of(calibration, run).rows}
+    assert Verdict.NOT_TESTED not in verdicts
+    assert chapter.larger(calibration, calibration.Settings(profile="paper")) == []
