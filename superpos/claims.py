@@ -28,7 +28,7 @@ MARKS = {
 _STYLE = 'style="text-align: left; vertical-align: top; white-space: normal; padding: 0.3em 0.6em"'
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ClaimTable:
     """A section's claims beside one run's values; a table in a notebook, text elsewhere.
 
@@ -50,6 +50,8 @@ class ClaimTable:
                 f"({claim.source}); reproduced if {claim.region}"
             )
         return "\n".join(lines)
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         heads = ["Claim", "Paper", f"This run ({self.label})", "Reproduced if", "Verdict"]

@@ -35,7 +35,7 @@ class Run:
     estimates: dict[str, Estimate]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scorecard:
     """Every claim of every chapter beside what each profile last reported.
 
@@ -105,6 +105,8 @@ class Scorecard:
     def __str__(self) -> str:
         """Write the counts."""
         return "\n".join(self.summary_lines())
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         counts = " &nbsp; ".join(
