@@ -37,9 +37,9 @@ class Way(NamedTuple):
 
 
 WAYS = {
-    "tied": Way("tied", POST, True, "tied, converged"),
-    "untied": Way("untied", PRE, True, "untied, converged"),
-    "recipe": Way("untied", PRE, False, "untied, 300 epochs"),
+    "tied": Way("tied", POST, True, "tied, fitted on"),
+    "untied": Way("untied", PRE, True, "untied, fitted on"),
+    "recipe": Way("untied", PRE, False, "untied, stopped early"),
     "topk": Way("topk", POST, True, "TopK"),
     "batchtopk": Way("batchtopk", POST, True, "BatchTopK"),
 }
@@ -113,15 +113,14 @@ def described(entry: Fitted) -> list[dict[str, Any]]:
     nearest = nearest_cosines(rows, found.living)
     centered = (entry.x - entry.x.mean(1, keepdim=True)).double()
     covariance = centered.mT @ centered
-    described = []
+    table = []
     for member, sums in enumerate(found.sums):
         alive = found.living[member]
-        dead = not bool(alive.any())
         explained = found.explained[member].item()
         row = {
             "epochs": entry.epochs,
             "converged": entry.converged[member],
-            "features": None if dead else effective_features(sums).item(),
+            "features": None,
             "living": int(alive.sum()),
             "active": found.active[member].item(),
             "explained": explained if math.isfinite(explained) else None,
@@ -132,14 +131,15 @@ def described(entry: Fitted) -> list[dict[str, Any]]:
         }
         if bool(covariance[member].any()):
             row["dimension"] = participation_ratio(covariance[member]).item()
-        if not dead:
+        if bool(alive.any()):
             carried = neurons_per_direction(rows[member][alive])
+            row["features"] = effective_features(sums).item()
             row["neurons_per_code"] = (carried @ sums[alive] / sums.sum()).item()
             row["carried"] = _deciles(carried)
         if len(nearest[member]) > 1:
             row["nearest"] = _deciles(nearest[member])
-        described.append(row)
-    return described
+        table.append(row)
+    return table
 
 
 def _deciles(values: Tensor) -> list[float]:

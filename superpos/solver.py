@@ -10,7 +10,7 @@ where that is. This solver differs in four ways, each of which `benchmarks/sae_s
    on few strong features before weak ones may join. A strong one warms up: from the start, it would
    silence codes for good that the minimum needs. Every second start begins at ten times l1;
 3. narrow layers get several starts, computed together, of which the one with the lowest loss goes
-   on: what remains between seeds is below one percent of F;
+   on: with the default number of starts, what remains between seeds is below one percent of F;
 4. rounds follow until a whole further round changes loss and F by less than a tolerance.
 """
 
@@ -242,7 +242,10 @@ def _round(
     heat = torch.ones(1) if heat is None else heat
     unit = root_mean_square(x) if sae.scale is None else x.new_ones(1)
     learner = Learner(sae, fires)
-    a_pass = math.ceil(x.shape[-2] / plan.batch) + 100  # 100 steps, and no momentum is left
+    a_pass = math.ceil(x.shape[-2] / plan.batch)
+    window = max(
+        2 * a_pass, a_pass + 100
+    )  # holds a whole pass; after 100 steps no momentum is left
     for step in range(plan.steps):
         done = step / plan.steps
         cosine = 0.5 * (1 + math.cos(math.pi * done))
@@ -253,7 +256,7 @@ def _round(
             rate=rate * cosine,
             bias_rate=unit * (BIAS_RATE * cosine * rate / RATE),
         )
-        if (step + 1) % max(a_pass, plan.steps // 10) == 0:
+        if (step + 1) % max(window, plan.steps // 10) == 0:
             learner.rest()
     learner.write()
     if config.architecture == "batchtopk":

@@ -124,16 +124,21 @@ def test_neighbors_of_random_directions_come_nearer_as_they_grow_in_number():
 
 
 def test_falls_that_were_planted_are_found():
-    frame = dropped({16: 0.6, 128: 0.2})
-    settings = dropout.Settings(hidden=(16, 128), rates=(0.0, 0.2, 0.5, 0.9), ways=("tied",))
+    frame = dropped({16: 0.6, 32: 0.5, 128: 0.2})
+    settings = dropout.Settings(hidden=(16, 32, 128), rates=(0.0, 0.2, 0.5, 0.9), ways=("tied",))
     values = dropout.estimates(frame, settings)
-    np.testing.assert_allclose(dropout.falls(frame, "tied").loc[0], [0.54, 0.18])
+    np.testing.assert_allclose(dropout.falls(frame, "tied").loc[0], [0.54, 0.45, 0.18])
     assert values["monotone_h16_tied"].value == pytest.approx(-1)
-    assert values["fall_tied"].note == "h = 16"
+    assert values["fall_tied"].value == pytest.approx(0.45, abs=0.02)
     assert values["early_tied"].value == pytest.approx(0.2 / 0.9, abs=0.01)
     assert values["width_tied"].value < 0
     assert values["accuracy_width"].value == pytest.approx(0, abs=1e-9)
-    assert values["redundancy"].value == pytest.approx(1.25)
+    assert values["redundancy_tied"].value == pytest.approx(1.25)
+
+
+def test_where_nothing_falls_no_share_of_a_fall_is_reported():
+    settings = dropout.Settings(hidden=(16, 32), ways=("tied",))
+    assert "early_tied" not in dropout.estimates(dropped({16: 0.0, 32: 0.0}), settings)
 
 
 def test_dead_autoencoders_have_no_features_and_spoil_nothing():

@@ -44,6 +44,7 @@ PAPER_ACCURACY = {
 }
 """Accuracy per width, read off figure 4c."""
 CLAIMED = ("tied", "recipe")  # what the claims are put to: the text's way and the figure's
+WIDTH_OF_FALL = 32  # where the paper's fall is largest
 EARLY = 0.2  # rate before which, says the paper, most of the fall happens
 
 
@@ -208,13 +209,13 @@ def estimates(frame: pd.DataFrame, settings: Settings) -> dict[str, Estimate]:
         table = falls(frame, way).dropna(axis=1)
         if table.empty:
             continue
-        widest = table.mean().idxmax()
-        values[f"fall_{way}"] = mean_interval(table[widest])._replace(note=f"h = {widest}")
+        if WIDTH_OF_FALL in table:
+            values[f"fall_{way}"] = mean_interval(table[WIDTH_OF_FALL])
         values[f"early_{way}"] = _early(frame, way)
         values[f"width_{way}"] = _slope(table)
     values["accuracy_width"] = _slope(falls(frame, frame["way"].iloc[0], "accuracy").dropna(axis=1))
-    if "tied" in set(frame["way"]):
-        values["redundancy"] = _redundancy(frame)
+    for way in [way for way in ("tied", "untied") if way in set(frame["way"])]:
+        values[f"redundancy_{way}"] = _redundancy(frame, way)
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -226,16 +227,24 @@ def _slope(table: pd.DataFrame) -> Estimate | None:
 
 
 def _early(frame: pd.DataFrame, way: str) -> Estimate | None:
-    """Share of the whole fall that has happened at rate 0.2, over all widths, t over seeds."""
-    table = rows_of(frame, way).pivot_table(index="seed", columns="rate", values="features")
-    if EARLY not in table.columns:
+    """Share of the fall of the mean over widths that has happened at rate 0.2, t over seeds.
+
+    None where there is no fall to share out: its own interval holds zero.
+    """
+    rows = rows_of(frame, way)
+    table = rows.pivot_table(index=["hidden", "seed"], columns="rate", values="features")
+    table = table.dropna().groupby("seed").mean()
+    if EARLY not in table.columns or len(table) < 2:
         return None
-    return mean_interval((table[0.0] - table[EARLY]) / (table[0.0] - table.iloc[:, -1]))
+    fall = table[0.0] - table.iloc[:, -1]
+    if mean_interval(fall).low <= 0:
+        return None
+    return mean_interval((table[0.0] - table[EARLY]) / fall)
 
 
-def _redundancy(frame: pd.DataFrame) -> Estimate | None:
-    """Neurons per feature at the rate nearest to 0.5 over those at 0, t over widths and seeds."""
-    rows = rows_of(frame, "tied").dropna(subset=["share"])
+def _redundancy(frame: pd.DataFrame, way: str) -> Estimate | None:
+    """Neurons per direction at the rate nearest to 0.5 over those at 0, t over widths and seeds."""
+    rows = rows_of(frame, way).dropna(subset=["share"])
     table = rows.pivot_table(index=["hidden", "seed"], columns="rate", values="share")
     middle = min(table.columns, key=lambda rate: abs(rate - 0.5))
     ratio = (table[middle] / table[0.0]).dropna()
