@@ -91,14 +91,15 @@ def trained(
     )
     networks = [ensemble.member(index).network for index in range(len(members))]
     sites = find_sites(networks[0], data.x_train[:2], [PRE, POST])
-    read_all = [read(network, data.x_train, sites) for network in networks]
+    shape = len(members), len(data.x_train), hidden
+    activations = {site.name: torch.empty(shape, device=device) for site in sites}
+    for index, network in enumerate(networks):  # one after another: twice all of them is large
+        for site, found in read(network, data.x_train, sites).items():
+            activations[site][index] = found.squeeze(1)
     return Networks(
         accuracy=_accuracies(networks, data.x_test, data.y_test),
         train_accuracy=_accuracies(networks, data.x_train, data.y_train),
-        activations={
-            site: torch.stack([found[site].squeeze(1) for found in read_all])
-            for site in (PRE, POST)
-        },
+        activations=activations,
     )
 
 
