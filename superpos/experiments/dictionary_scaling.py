@@ -56,7 +56,7 @@ class Settings:
     expansions: tuple[float, ...] = setting(
         (1.0, 4.0, 16.0), "dictionary sizes over neurons", low=1e-6, high=1024.0
     )
-    l1s: tuple[float, ...] = setting((0.01, 0.1, 1.0), "SAE penalties", low=0.0)
+    l1s: tuple[float, ...] = setting((0.01, 0.1), "SAE penalties", low=0.0)
     ways: tuple[str, ...] = setting(
         ("tied", "recipe"),
         "ways of fitting on the whole grid",
