@@ -64,6 +64,19 @@ class Fitted(NamedTuple):
     """Per member; None where that was not the aim."""
 
 
+def check_dictionary(expansion: float, neurons: int) -> None:
+    """Refuse a dictionary of less than one code.
+
+    Raises:
+        ValueError: the expansion is too small for so many neurons.
+    """
+    if expansion * neurons < 1:
+        raise ValueError(
+            f"an expansion of {expansion} leaves {neurons} neurons a dictionary of less than one "
+            f"code; give at least {1 / neurons:g}."
+        )
+
+
 def fitted(
     way: str,
     activations: dict[str, Tensor],

@@ -23,6 +23,9 @@ ARCHITECTURES = ("tied", "untied", "topk", "batchtopk")
 an output bias. `topk` (Gao et al. 2024): untied, only the k largest codes of a sample, no l1.
 `batchtopk` (Bussmann et al. 2024): the k times batch largest codes of a batch, no l1."""
 
+BY_RANK = ("topk", "batchtopk")
+"""The architectures that keep codes by rank; they have k in place of l1."""
+
 ROWS = 4096  # samples encoded at once where a whole data set is read
 
 
@@ -72,7 +75,7 @@ class SAEConfig:
     @property
     def sparse_by_rank(self) -> bool:
         """Whether codes are kept by rank (topk, batchtopk) rather than by an l1 penalty."""
-        return self.architecture in ("topk", "batchtopk")
+        return self.architecture in BY_RANK
 
     def dictionary(self, neurons: int) -> int:
         """Dictionary size for a layer of this many neurons, at least one."""

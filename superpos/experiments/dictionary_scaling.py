@@ -20,8 +20,8 @@ from ..data import sparse_parity
 from ..dictionary import nearest_cosines
 from ..ledger import Estimate
 from ..parity_networks import Networks, trained
-from ..parity_saes import WAYS, described, fitted
-from ..sae import SAEConfig
+from ..parity_saes import WAYS, check_dictionary, described, fitted
+from ..sae import BY_RANK, SAEConfig
 from ..settings import PROFILES, setting
 from ..stats import mean_interval
 from ..sweep import ENGINES
@@ -31,7 +31,6 @@ VERSION = 1
 TITLE = "Dictionary scaling"
 
 BATCH, RATE = 64, 1e-3  # of the networks' training (paper section 5.2)
-BY_RANK = ("topk", "batchtopk")
 BAND = (16, 48)  # F that the paper calls semi-stable
 PAPER_HIDDEN, PAPER_DICTIONARIES = 64, (32, 64, 128, 256, 512, 1024)
 PAPER = {
@@ -91,11 +90,7 @@ class Settings:
                 "give both in rising order, long_epochs beyond sae_epochs."
             )
         for expansion in (*self.expansions, *self.compared_expansions, *self.long_expansions):
-            if expansion * self.hidden < 1:
-                raise ValueError(
-                    f"an expansion of {expansion} leaves {self.hidden} neurons a dictionary of "
-                    f"less than one code; give at least {1 / self.hidden:g}."
-                )
+            check_dictionary(expansion, self.hidden)
         least = min(self.compared_expansions, default=1.0)
         smallest = SAEConfig(expansion=least).dictionary(self.hidden)
         if set(self.compared) & set(BY_RANK) and max(self.k) > smallest:
@@ -256,10 +251,9 @@ def growth(frame: pd.DataFrame, settings: Settings, way: str, l1: float) -> Esti
     """
     rows = final(frame, settings, way)
     rows = rows[(rows["l1"] == l1) & (rows["expansion"] >= 1)]
-    alive = rows.groupby("expansion")["features"].transform("count") == rows.groupby("expansion")[
-        "model"
-    ].transform("count")
-    table = rows[alive].pivot_table(index="model", columns="expansion", values="features")
+    dead = rows.loc[rows["features"].isna(), "expansion"]
+    rows = rows[~rows["expansion"].isin(dead)]
+    table = rows.pivot_table(index="model", columns="expansion", values="features")
     if table.shape[1] < 2 or len(table) < 2:
         return None
     slopes = np.polyfit(np.log(table.columns.astype(float)), np.log(table.to_numpy().T), 1)[0]

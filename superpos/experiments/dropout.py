@@ -17,7 +17,7 @@ import scipy.stats
 from ..data import sparse_parity
 from ..ledger import Estimate
 from ..parity_networks import Networks, trained
-from ..parity_saes import described, fitted
+from ..parity_saes import check_dictionary, described, fitted
 from ..sae import SAEConfig
 from ..settings import PROFILES, setting
 from ..stats import mean_interval
@@ -83,11 +83,7 @@ class Settings:
         for name in ("hidden", "ways"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty; give at least one.")
-        if self.expansion * min(self.hidden) < 1:
-            raise ValueError(
-                f"an expansion of {self.expansion} leaves {min(self.hidden)} neurons a dictionary "
-                f"of less than one code; give at least {1 / min(self.hidden):g}."
-            )
+        check_dictionary(self.expansion, min(self.hidden))
 
 
 @dataclass(frozen=True)
