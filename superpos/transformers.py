@@ -1,0 +1,236 @@
+"""Small transformers whose residual stream can be read, whole or compressed (paper section 6.2).
+
+No layer norm and no causal mask; an attention sublayer and then a ReLU sublayer in every layer.
+Compiled RASP programs and networks trained from scratch are of this one class. `Compressed` runs
+a frozen one in a narrower residual stream.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a transformer."""
+
+    tokens: int
+    """Rows of the token embedding."""
+    positions: int
+    """Rows of the position embedding."""
+    width: int
+    """Residual directions or neurons."""
+    layers: int
+    heads: int
+    head: int
+    """Axes of a query, key or value."""
+    hidden: int
+    """Neurons of a ReLU sublayer."""
+    outputs: int
+
+
+class Transformer(nn.Module):
+    """A transformer that reads token ids; `pad`, the last of them, is never attended to.
+
+    Attributes:
+        token, position: embeddings, `[tokens, width]` and `[positions, width]`.
+        query, key, value: `[layers, heads, width, head]`.
+        out: `[layers, heads, head, width]`.
+        enter, bias, leave: of the ReLU sublayers, `[layers, width, hidden]`, `[layers, hidden]`
+            and `[layers, hidden, width]`.
+        unembed: `[width, outputs]`.
+    """
+
+    def __init__(self, shape: Shape, *, seed: int) -> None:
+        """Draw weights of variance one over the number of inputs; biases are zero.
+
+        Args:
+            shape: sizes.
+            seed: fixes the weights.
+        """
+        super().__init__()
+        self.shape = shape
+        generator = torch.Generator().manual_seed(seed)
+
+        def drawn(*size: int, inputs: int) -> nn.Parameter:
+            return nn.Parameter(torch.randn(size, generator=generator) / math.sqrt(inputs))
+
+        layers, heads, width, head = shape.layers, shape.heads, shape.width, shape.head
+        self.token = drawn(shape.tokens, width, inputs=width)
+        self.position = drawn(shape.positions, width, inputs=width)
+        self.query = drawn(layers, heads, width, head, inputs=width)
+        self.key = drawn(layers, heads, width, head, inputs=width)
+        self.value = drawn(layers, heads, width, head, inputs=width)
+        self.out = drawn(layers, heads, head, width, inputs=head)
+        self.enter = drawn(layers, width, shape.hidden, inputs=width)
+        self.bias = nn.Parameter(torch.zeros(layers, shape.hidden))
+        self.leave = drawn(layers, shape.hidden, width, inputs=shape.hidden)
+        self.unembed = drawn(width, shape.outputs, inputs=width)
+
+    def embedded(self, ids: Tensor) -> Tensor:
+        """The residual stream `[batch, positions, width]` for ids `[batch, positions]`."""
+        return self.token[ids] + self.position[: ids.shape[-1]]
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Outputs `[batch, positions, outputs]` for ids `[batch, positions]`."""
+        return self.stream(ids)[-1] @ self.unembed
+
+    def stream(self, ids: Tensor) -> list[Tensor]:
+        """The residual stream after the embedding and after each layer.
+
+        Args:
+            ids: `[batch, positions]`.
+
+        Returns:
+            layers + 1 tensors `[batch, positions, width]`.
+        """
+        x = self.embedded(ids)
+        states = [x]
+        for layer in range(self.shape.layers):
+            weights = self.query[layer], self.key[layer], self.value[layer]
+            x = x + attention(x, x, x, *weights, self.out[layer], self.hidden_keys(ids))
+            x = x + lookup(x, self.enter[layer], self.bias[layer], self.leave[layer])
+            states.append(x)
+        return states
+
+    def hidden_keys(self, ids: Tensor) -> Tensor:
+        """Which positions are padding, `[batch, positions]`."""
+        return ids == self.shape.tokens - 1
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor,
+    query: Tensor, key: Tensor, value: Tensor, out: Tensor, hidden: Tensor,
+) -> Tensor:  # fmt: skip
+    """What all heads of a layer write to the stream.
+
+    Args:
+        q, k, v: what queries, keys and values are made from, `[batch, positions, inputs]`.
+        query, key, value: `[heads, inputs, head]`.
+        out: `[heads, head, outputs]`.
+        hidden: positions that no query sees, `[batch, positions]`.
+
+    Returns:
+        `[batch, positions, outputs]`.
+    """
+    q, k, v = (x.unsqueeze(-3) @ weight for x, weight in ((q, query), (k, key), (v, value)))
+    scores = q @ k.mT / math.sqrt(query.shape[-1])
+    scores = scores.masked_fill(hidden[..., None, None, :], -torch.inf)
+    return (scores.softmax(-1) @ v @ out).sum(-3)
+
+
+def lookup(x: Tensor, enter: Tensor, bias: Tensor, leave: Tensor) -> Tensor:
+    """What a ReLU sublayer writes for inputs `[batch, positions, inputs]`."""
+    return relu(x @ enter + bias) @ leave
+
+
+ATTENTION = ("query", "key", "value", "out")
+LOOKUP = ("enter", "bias", "leave")
+
+
+class Compressed(nn.Module):
+    """A frozen transformer whose M residual directions share N neurons (paper section 6.2).
+
+    Everything that is written to the stream passes through W, and everything that is read from it
+    passes back through its transpose: a sublayer f changes h to h + W f(ReLU(W^T h)).
+    Only W is trained.
+
+    Attributes:
+        matrix: W, `[neurons, directions]`.
+    """
+
+    def __init__(
+        self, frozen: Transformer, neurons: int, *, seed: int, linear: bool = False
+    ) -> None:
+        """Draw W.
+
+        Args:
+            frozen: the transformer, on the device to compute on. Its weights are not trained.
+            neurons: width N of the stream.
+            seed: fixes the first W.
+            linear: read W^T h without the ReLU (Lindner et al. 2023).
+        """
+        super().__init__()
+        if neurons < 1:
+            raise ValueError(f"neurons is {neurons}; give at least 1.")
+        directions = frozen.shape.width
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randn(neurons, directions, generator=generator) / math.sqrt(neurons)
+        self.matrix = nn.Parameter(drawn.to(frozen.token))
+        self.rectify: Callable[[Tensor], Tensor] = (lambda x: x) if linear else relu
+        weights = {name: value.detach() for name, value in frozen.named_parameters()}
+        self._token, self._position = weights["token"], weights["position"]
+        self._unembed, self._pad = weights["unembed"], frozen.shape.tokens - 1
+        self._outputs = self._unembed.any(1).nonzero()[:, 0]
+        self._layers = [
+            _trimmed({name: weights[name][layer] for name in (*ATTENTION, *LOOKUP)})
+            for layer in range(frozen.shape.layers)
+        ]
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Outputs `[batch, positions, outputs]` for ids `[batch, positions]`."""
+        return self.read(self.stream(ids)[-1], self._outputs) @ self._unembed[self._outputs]
+
+    def read(self, h: Tensor, directions: Tensor) -> Tensor:
+        """Some directions of a state `[..., neurons]`, as a sublayer sees them."""
+        return self.rectify(h @ self.matrix[:, directions])
+
+    def stream(self, ids: Tensor) -> list[Tensor]:
+        """The compressed stream after the embedding and after each layer.
+
+        Args:
+            ids: `[batch, positions]`.
+
+        Returns:
+            layers + 1 tensors `[batch, positions, neurons]`.
+        """
+        token, position = self._token @ self.matrix.mT, self._position @ self.matrix.mT
+        h = token[ids] + position[: ids.shape[-1]]
+        hidden = ids == self._pad
+        states = [h]
+        for layer in self._layers:
+            inputs = [self.read(h, layer.reads[name]) for name in ATTENTION[:3]]
+            weights = [layer.weights[name] for name in ATTENTION]
+            written = attention(*inputs, *weights, hidden)
+            h = h + written @ self.matrix[:, layer.writes["out"]].mT
+            x = self.read(h, layer.reads["enter"])
+            written = lookup(x, *(layer.weights[name] for name in LOOKUP))
+            h = h + written @ self.matrix[:, layer.writes["leave"]].mT
+            states.append(h)
+        return states
+
+
+class _Layer(NamedTuple):
+    """A frozen layer without its zeros."""
+
+    weights: dict[str, Tensor]
+    reads: dict[str, Tensor]
+    """Directions that queries, keys, values and the ReLU sublayer read."""
+    writes: dict[str, Tensor]
+    """Directions that the two sublayers write."""
+
+
+def _trimmed(weights: dict[str, Tensor]) -> _Layer:
+    """A layer's weights without directions that it leaves alone, and without idle neurons."""
+    busy = weights["leave"].any(1)
+    enter, leave = weights["enter"][:, busy], weights["leave"][busy]
+    weights = weights | {"enter": enter, "bias": weights["bias"][busy], "leave": leave}
+    reads = {name: weights[name].any(-1).any(0).nonzero()[:, 0] for name in ATTENTION[:3]}
+    reads["enter"] = enter.any(1).nonzero()[:, 0]
+    writes = {
+        "out": weights["out"].any(0).any(0).nonzero()[:, 0],
+        "leave": leave.any(0).nonzero()[:, 0],
+    }
+    for name in ATTENTION[:3]:
+        weights[name] = weights[name][:, reads[name]]
+    weights["out"] = weights["out"][..., writes["out"]]
+    weights["enter"] = enter[reads["enter"]]
+    weights["leave"] = leave[:, writes["leave"]]
+    return _Layer(weights, reads, writes)
