@@ -74,35 +74,34 @@ class Transformer(nn.Module):
         self.leave = drawn(layers, shape.hidden, width, inputs=shape.hidden)
         self.unembed = drawn(width, shape.outputs, inputs=width)
 
-    def embedded(self, ids: Tensor) -> Tensor:
-        """The residual stream `[batch, positions, width]` for ids `[batch, positions]`."""
-        return self.token[ids] + self.position[: ids.shape[-1]]
-
     def forward(self, ids: Tensor) -> Tensor:
         """Outputs `[batch, positions, outputs]` for ids `[batch, positions]`."""
-        return self.stream(ids)[-1] @ self.unembed
+        return self.points(ids)[-1] @ self.unembed
 
-    def stream(self, ids: Tensor) -> list[Tensor]:
-        """The residual stream after the embedding and after each layer.
+    def points(self, ids: Tensor) -> list[Tensor]:
+        """The residual stream wherever it is read.
 
         Args:
             ids: `[batch, positions]`.
 
         Returns:
-            layers + 1 tensors `[batch, positions, width]`.
+            2 layers + 1 tensors `[batch, positions, width]`: before each sublayer and at the end.
+            Every second one lies between layers.
         """
-        x = self.embedded(ids)
+        x = self.token[ids] + self.position[: ids.shape[-1]]
         states = [x]
         for layer in range(self.shape.layers):
             weights = self.query[layer], self.key[layer], self.value[layer]
-            x = x + attention(x, x, x, *weights, self.out[layer], self.hidden_keys(ids))
+            x = x + attention(x, x, x, *weights, self.out[layer], padding(ids, self.shape))
+            states.append(x)
             x = x + lookup(x, self.enter[layer], self.bias[layer], self.leave[layer])
             states.append(x)
         return states
 
-    def hidden_keys(self, ids: Tensor) -> Tensor:
-        """Which positions are padding, `[batch, positions]`."""
-        return ids == self.shape.tokens - 1
+
+def padding(ids: Tensor, shape: Shape) -> Tensor:
+    """Which positions are padding, `[batch, positions]`: those with the last of the ids."""
+    return ids == shape.tokens - 1
 
 
 def attention(
@@ -120,10 +119,18 @@ def attention(
     Returns:
         `[batch, positions, outputs]`.
     """
-    q, k, v = (x.unsqueeze(-3) @ weight for x, weight in ((q, query), (k, key), (v, value)))
+    q, k, v = (_per_head(*pair) for pair in ((q, query), (k, key), (v, value)))
     scores = q @ k.mT / math.sqrt(query.shape[-1])
     scores = scores.masked_fill(hidden[..., None, None, :], -torch.inf)
-    return (scores.softmax(-1) @ v @ out).sum(-3)
+    fetched = (scores.softmax(-1) @ v).transpose(-3, -2).flatten(-2)
+    return fetched @ out.flatten(0, 1)
+
+
+def _per_head(x: Tensor, weight: Tensor) -> Tensor:
+    """`[batch, heads, positions, head]` from `[batch, positions, inputs]`, as one product."""
+    heads, _, head = weight.shape
+    flat = x @ weight.transpose(0, 1).flatten(1)
+    return flat.unflatten(-1, (heads, head)).transpose(-3, -2)
 
 
 def lookup(x: Tensor, enter: Tensor, bias: Tensor, leave: Tensor) -> Tensor:
@@ -165,46 +172,54 @@ class Compressed(nn.Module):
         drawn = torch.randn(neurons, directions, generator=generator) / math.sqrt(neurons)
         self.matrix = nn.Parameter(drawn.to(frozen.token))
         self.rectify: Callable[[Tensor], Tensor] = (lambda x: x) if linear else relu
-        weights = {name: value.detach() for name, value in frozen.named_parameters()}
-        self._token, self._position = weights["token"], weights["position"]
-        self._unembed, self._pad = weights["unembed"], frozen.shape.tokens - 1
-        self._outputs = self._unembed.any(1).nonzero()[:, 0]
-        self._layers = [
-            _trimmed({name: weights[name][layer] for name in (*ATTENTION, *LOOKUP)})
-            for layer in range(frozen.shape.layers)
-        ]
+        self._shape, self._layers = frozen.shape, _layers(frozen)
+        self._token, self._position = frozen.token.detach(), frozen.position.detach()
+        self._outputs = directions_read(frozen)[-1]
+        self._unembed = frozen.unembed.detach()[self._outputs]
 
     def forward(self, ids: Tensor) -> Tensor:
         """Outputs `[batch, positions, outputs]` for ids `[batch, positions]`."""
-        return self.read(self.stream(ids)[-1], self._outputs) @ self._unembed[self._outputs]
+        return self.read(self.points(ids)[-1], self._outputs) @ self._unembed
 
     def read(self, h: Tensor, directions: Tensor) -> Tensor:
         """Some directions of a state `[..., neurons]`, as a sublayer sees them."""
         return self.rectify(h @ self.matrix[:, directions])
 
-    def stream(self, ids: Tensor) -> list[Tensor]:
-        """The compressed stream after the embedding and after each layer.
+    def points(self, ids: Tensor) -> list[Tensor]:
+        """The compressed stream wherever it is read.
 
         Args:
             ids: `[batch, positions]`.
 
         Returns:
-            layers + 1 tensors `[batch, positions, neurons]`.
+            2 layers + 1 tensors `[batch, positions, neurons]`, as in `Transformer.points`.
         """
         token, position = self._token @ self.matrix.mT, self._position @ self.matrix.mT
         h = token[ids] + position[: ids.shape[-1]]
-        hidden = ids == self._pad
+        hidden = padding(ids, self._shape)
         states = [h]
         for layer in self._layers:
-            inputs = [self.read(h, layer.reads[name]) for name in ATTENTION[:3]]
-            weights = [layer.weights[name] for name in ATTENTION]
-            written = attention(*inputs, *weights, hidden)
-            h = h + written @ self.matrix[:, layer.writes["out"]].mT
-            x = self.read(h, layer.reads["enter"])
-            written = lookup(x, *(layer.weights[name] for name in LOOKUP))
-            h = h + written @ self.matrix[:, layer.writes["leave"]].mT
+            if len(layer.writes["out"]):
+                inputs = [self.read(h, layer.reads[name]) for name in ATTENTION[:3]]
+                weights = [layer.weights[name] for name in ATTENTION]
+                written = attention(*inputs, *weights, hidden)
+                h = h + written @ self.matrix[:, layer.writes["out"]].mT
+            states.append(h)
+            if len(layer.writes["leave"]):
+                x = self.read(h, layer.reads["enter"])
+                written = lookup(x, *(layer.weights[name] for name in LOOKUP))
+                h = h + written @ self.matrix[:, layer.writes["leave"]].mT
             states.append(h)
         return states
+
+
+def directions_read(frozen: Transformer) -> list[Tensor]:
+    """Directions whose values matter at each of the stream's points, in rising order."""
+    found = []
+    for layer in _layers(frozen):
+        reads = [layer.reads[name] for name in ATTENTION[:3]]
+        found += [torch.cat(reads).unique(), layer.reads["enter"]]
+    return [*found, frozen.unembed.any(1).nonzero()[:, 0]]
 
 
 class _Layer(NamedTuple):
@@ -215,6 +230,14 @@ class _Layer(NamedTuple):
     """Directions that queries, keys, values and the ReLU sublayer read."""
     writes: dict[str, Tensor]
     """Directions that the two sublayers write."""
+
+
+def _layers(frozen: Transformer) -> list[_Layer]:
+    weights = {name: getattr(frozen, name).detach() for name in (*ATTENTION, *LOOKUP)}
+    return [
+        _trimmed({name: own[layer] for name, own in weights.items()})
+        for layer in range(frozen.shape.layers)
+    ]
 
 
 def _trimmed(weights: dict[str, Tensor]) -> _Layer:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..transformers import Transformer
+from ..transformers import Transformer, padding
 from .language import RaspError, SOp, Value, evaluate
-from .plan import SHARE, planned
+from .plan import Plan, planned
 from .weights import transformer
 
 MOST_CHECKED = 20_000
@@ -33,6 +33,8 @@ class Compiled(NamedTuple):
 
     def __call__(self, inputs: Sequence[Value]) -> list[Value]:
         """Run the network on one input.
+
+        Where the interpreter refuses an input with empty positions, the answer means nothing.
 
         Args:
             inputs: tokens, one per position; None is an empty position.
@@ -81,12 +83,16 @@ class Compiled(NamedTuple):
         device = self.transformer.token.device
         return torch.tensor(rows, dtype=torch.long, device=device).reshape(len(rows), longest + 1)
 
-    def every_input(self) -> Tensor:
-        """Ids of all inputs without empty positions, `[inputs, length + 1]`, short ones first."""
+    def every_input(self, *, empty: bool = False) -> Tensor:
+        """Ids of all inputs, `[inputs, length + 1]`, short ones first.
+
+        Args:
+            empty: also those with empty positions.
+        """
         size, device = len(self.vocabulary), self.transformer.token.device
         parts = []
         for length in range(1, self.length + 1):
-            grid = torch.cartesian_prod(*[torch.arange(size)] * length).reshape(-1, length)
+            grid = torch.cartesian_prod(*[torch.arange(size + empty)] * length).reshape(-1, length)
             part = torch.full((len(grid), self.length + 1), size + 2)
             part[:, 0], part[:, 1 : length + 1] = size + 1, grid
             parts.append(part)
@@ -111,7 +117,7 @@ def compiled(
     vocabulary: Sequence[Value],
     length: int,
     *,
-    sharpness: float = 100.0,
+    sharpness: float = 20.0,
     device: torch.device | str = "cpu",
 ) -> Compiled:
     """Compile a program.
@@ -141,22 +147,24 @@ def compiled(
     weights = transformer(plan, sharpness).requires_grad_(False).to(device)
     names, outputs = tuple(plan.directions), tuple(plan.values[program])
     network = Compiled(program, vocabulary, length, names, outputs, weights)
-    _check(network)
+    _check(network, plan)
     return network
 
 
-def _check(network: Compiled) -> None:
+def _check(network: Compiled, plan: Plan) -> None:
     """Refuse a program whose aggregates mix values.
 
     Raises:
         RaspError: some direction is neither 0 nor 1 on some input.
     """
-    ids = _sample(network)
-    shares = torch.tensor([name.endswith(f":{SHARE}") for name in network.directions])
-    with torch.no_grad():
-        final = network.transformer.stream(ids)[-1][..., ~shares]
-    off = ((final - final.round()).abs() > 0.01).any(-1) & (ids != len(network.vocabulary) + 2)
-    if bool(off.any()):
+    exact = [number for name, number in plan.directions.items() if name not in plan.shares]
+    for ids in _sample(network).split(256):
+        with torch.no_grad():
+            final = network.transformer.points(ids)[-1][..., exact]
+        off = ((final - final.round()).abs() > 0.01).any(-1)
+        off &= ~padding(ids, network.transformer.shape)
+        if not bool(off.any()):
+            continue
         row = ids[off.any(-1)][0, 1:].tolist()
         inputs = [network.vocabulary[own] for own in row if own < len(network.vocabulary)]
         try:

@@ -40,6 +40,12 @@ class Plan(NamedTuple):
     directions: dict[str, int]
     """Residual directions by name."""
 
+    @property
+    def shares(self) -> set[str]:
+        """Names of the directions that hold BOS's share of attention."""
+        counts = [name for node, name in self.names.items() if isinstance(node, SelectorWidth)]
+        return {f"{name}:{SHARE}" for name in counts}
+
     def at(self, node: SOp) -> list[int]:
         """Residual directions of an operation's values."""
         return [self.directions[f"{self.names[node]}:{value}"] for value in self.values[node]]
@@ -54,8 +60,8 @@ def planned(program: SOp, vocabulary: tuple[Value, ...], length: int) -> Plan:
         length: positions of the longest input.
 
     Raises:
-        RaspError: it is no sequence operation, a map has no value for some inputs, or its values
-            are too many.
+        RaspError: it is no sequence operation, a map has no value for some or for all inputs, or
+            its values are too many or written alike.
     """
     values: dict[SOp, list[Value]] = {tokens: list(vocabulary), indices: list(range(length))}
     slots: dict[SOp, int] = {tokens: -1, indices: -1}
@@ -77,6 +83,12 @@ def planned(program: SOp, vocabulary: tuple[Value, ...], length: int) -> Plan:
             f"{MOST_DIRECTIONS}; use a smaller vocabulary or length, or maps with fewer values."
         )
     places = {name: place for place, name in enumerate(directions)}
+    if len(places) < len(directions):
+        twice = next(name for name in places if directions.count(name) > 1)
+        raise RaspError(
+            f"two residual directions would be called '{twice}'; give values that are written "
+            f"differently, and no token '{BOS}' or '{PAD}'."
+        )
     return Plan(program, length, values, names, slots, places)
 
 
@@ -103,6 +115,8 @@ def _values(node: SOp, values: dict[SOp, list[Value]], length: int) -> list[Valu
     if isinstance(node, Aggregate):
         return values[node.values]
     found = dict.fromkeys(value for _, value in table(node, values))
+    if not found:
+        raise RaspError(f"'{node.name}' is None for all values of its inputs; give it a value.")
     try:
         return sorted(found)
     except TypeError:
