@@ -56,7 +56,8 @@ def reads(
     for state, directions in zip(points, directions_read(frozen), strict=True):
         if len(directions) == 0:
             continue
-        rounded = (state[present] * 1e4).round()  # so that equal states are found equal
+        # So that equal states are found equal; some that attention's leaks tell apart remain two.
+        rounded = (state[present] * 1e4).round()
         states, place = rounded.unique(dim=0, return_inverse=True)
         weights = torch.ones(len(states), dtype=torch.float64, device=ids.device)
         if frequency is not None:
@@ -108,7 +109,12 @@ def compressed(
 
     Returns:
         One network per seed.
+
+    Raises:
+        ValueError: there is not at least one neuron, seed and start.
     """
+    if not seeds or starts < 1:
+        raise ValueError(f"{len(seeds)} seeds and {starts} starts; give at least one of each.")
     networks = [
         Compressed(frozen, neurons, seed=START_SEEDS * seed + start, linear=linear)
         for seed in seeds
@@ -124,7 +130,7 @@ def compressed(
         optimizer.step()
     with torch.no_grad():
         errors = read_error(matrix, reads, linear=linear).view(len(seeds), starts)
-        kept = errors.argmin(1).tolist()
+        kept = errors.nan_to_num(nan=torch.inf).argmin(1).tolist()
         for seed, start in enumerate(kept):
             networks[seed * starts + start].matrix.copy_(matrix[seed * starts + start])
     return [networks[seed * starts + start] for seed, start in enumerate(kept)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -92,7 +93,79 @@ def show(figure: Figure, *, alt: str, caption: str) -> Picture:
         alt: what the image shows, for readers who cannot see it.
         caption: the sentence under it; simple HTML is allowed.
     """
+    return Picture(_png(figure, dpi=150), alt, caption)
+
+
+class Frames:
+    """Figures of one size with a slider that chooses among them, and their caption.
+
+    The page needs no kernel and loads nothing: the images lie in it, and the slider is the
+    browser's own. Without scripts the first choice stays.
+    """
+
+    def __init__(
+        self, pngs: Sequence[bytes], labels: Sequence[str], name: str, start: int, alt: str,
+        caption: str,
+    ) -> None:  # fmt: skip
+        """Hold what is shown."""
+        self.pngs, self.labels, self.name, self.start = list(pngs), list(labels), name, start
+        self.alt, self.caption = alt, caption
+
+    def _repr_html_(self) -> str:
+        images = "".join(
+            f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}" '
+            f'alt="{html.escape(f"{self.alt} {self.name} = {label}.", quote=True)}" '
+            'style="max-width:100%;background:white;border-radius:4px;'
+            f'display:{"inline" if number == self.start else "none"}"/>'
+            for number, (png, label) in enumerate(zip(self.pngs, self.labels, strict=True))
+        )
+        labels = html.escape(json.dumps(self.labels), quote=True)
+        script = (
+            "const f=this.closest('figure');"
+            "f.querySelectorAll('img').forEach((image,i)=>{image.style.display=i==this.value?'inline':'none'});"
+            "const text=JSON.parse(this.dataset.labels)[this.value];"
+            "f.querySelector('output').textContent=text;"
+            "this.setAttribute('aria-valuetext',text)"
+        )
+        name, label = html.escape(self.name), html.escape(self.labels[self.start])
+        return (
+            '<figure style="margin:1em 0;text-align:center">'
+            f"<label>{name} = <output>{label}</output><br>"
+            f'<input type="range" min="0" max="{len(self.pngs) - 1}" value="{self.start}" '
+            f'data-labels="{labels}" aria-valuetext="{label}" style="width:min(24em,90%)" '
+            f'autocomplete="off" oninput="{html.escape(script, quote=True)}"/></label>{images}'
+            f"<figcaption><p><em>{self.caption}</em></p></figcaption></figure>"
+        )
+
+    def __repr__(self) -> str:
+        """The caption, where images cannot be shown."""
+        return f"Figure: {self.caption}"
+
+
+def slider(
+    frames: Mapping[str, Figure], *, name: str, start: str, alt: str, caption: str
+) -> Frames:
+    """Close figures and make them the value of a notebook cell, one at a time behind a slider.
+
+    Args:
+        frames: figures of one size by their labels, in order.
+        name: what the slider changes.
+        start: the label shown first.
+        alt: what the images show; name and label are added.
+        caption: the sentence under them; simple HTML is allowed.
+
+    Raises:
+        ValueError: no frame has the label `start`.
+    """
+    labels = list(frames)
+    if start not in labels:
+        raise ValueError(f"start is {start!r}; the frames are {', '.join(labels) or 'none'}.")
+    pngs = [_png(figure, dpi=110) for figure in frames.values()]
+    return Frames(pngs, labels, name, labels.index(start), alt, caption)
+
+
+def _png(figure: Figure, *, dpi: int) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
+    figure.savefig(buffer, format="png", dpi=dpi)
     plt.close(figure)
-    return Picture(buffer.getvalue(), alt, caption)
+    return buffer.getvalue()

@@ -159,10 +159,14 @@ class Compressed(nn.Module):
         """Draw W.
 
         Args:
-            frozen: the transformer, on the device to compute on. Its weights are not trained.
+            frozen: the transformer, on the device and in the precision to compute in. Its weights
+                are not trained.
             neurons: width N of the stream.
             seed: fixes the first W.
             linear: read W^T h without the ReLU (Lindner et al. 2023).
+
+        Raises:
+            ValueError: neurons is not positive.
         """
         super().__init__()
         if neurons < 1:

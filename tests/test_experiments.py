@@ -18,6 +18,7 @@ import yaml
 from superpos import solver
 from superpos.experiments import (
     adversarial,
+    algorithmic_tasks,
     calibration,
     dictionary_scaling,
     dropout,
@@ -49,6 +50,11 @@ SCALED = dictionary_scaling.conditions(
 DROPPED = dropout.conditions(
     dropout.Settings(hidden=(16,), rates=(0.0, 0.5), seeds=2, train_epochs=15, sae_epochs=100)
 )[1]
+SQUEEZED, LEARNED = algorithmic_tasks.conditions(
+    algorithmic_tasks.Settings(
+        neurons=(14,), compared=(), empty=(), empty_neurons=(), fit_steps=500, train_steps=200
+    )
+)
 
 
 @cache
@@ -59,6 +65,8 @@ def rows(name):
         "calibration": (calibration, PLANTED),
         "dictionary_scaling": (dictionary_scaling, SCALED),
         "dropout": (dropout, DROPPED),
+        "squeezed": (algorithmic_tasks, SQUEEZED),
+        "learned": (algorithmic_tasks, LEARNED),
     }[name]
     return pd.DataFrame(module.run(condition, device="cpu"))
 
@@ -67,6 +75,7 @@ def key_numbers():
     toy, attacked, planted = rows("toy_models"), rows("adversarial"), rows("calibration")
     clean = attacked[attacked["inputs"] == "clean"].groupby("epsilon")
     scaled, dropped = rows("dictionary_scaling"), rows("dropout")
+    squeezed, learned = rows("squeezed"), rows("learned")
     # At sparsity 0.999 few samples are not empty, and one start finds several minima.
     return {
         "toy psi of the weights": toy["psi_weights"].round(3).tolist(),
@@ -78,6 +87,10 @@ def key_numbers():
         "parity effective features": scaled["features"].round(3).tolist(),
         "dropout accuracy": dropped["accuracy"].round(3).tolist(),
         "dropout effective features": dropped["features"].round(3).tolist(),
+        "compressed reversal accuracy": squeezed["accuracy"].round(3).tolist()[::4],
+        # Single layers and seeds differ from machine to machine; their mean does so much less.
+        "compressed reversal effective features": [round(squeezed["features"].mean(), 3)],
+        "learned reversal effective features": [round(learned["features"].mean(), 3)],
     }
 
 
@@ -162,7 +175,8 @@ def test_adversarial_training_resists_attacks_that_plain_training_does_not():
 
 
 @pytest.mark.parametrize(
-    "module", [toy_models, dictionary_scaling, dropout, adversarial, calibration]
+    "module",
+    [toy_models, dictionary_scaling, dropout, algorithmic_tasks, adversarial, calibration],
 )
 def test_conditions_are_distinct_and_hashable(module):
     found = module.conditions(module.Settings())

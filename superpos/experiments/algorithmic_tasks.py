@@ -8,21 +8,26 @@ measured against N.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from .. import rasp
 from ..compression import compressed, reads
 from ..dictionary import codes
+from ..entropy import effective_features
+from ..ledger import Estimate
 from ..sae import SAEConfig
 from ..sequence_tasks import Task, accuracy, answer_loss, indicator_loss, task, trained
 from ..settings import PROFILES, setting
 from ..solver import fit
+from ..stats import mean_interval
 from ..sweep import ENGINES
-from ..transformers import Compressed, Transformer
+from ..transformers import Compressed, Transformer, directions_read
 
 SECTION = "algorithmic_tasks"
 VERSION = 1
@@ -155,9 +160,10 @@ def run(condition: Condition, *, device: str) -> list[dict[str, Any]]:
             states = torch.stack([point[present] for point in network.points(ids)[2::2]])
         states = states[:, : condition.samples]
         about = {"seed": seed, "accuracy": accuracy(network, own), "matrix": None}
+        own_rows = [{**about, **row} for row in _layers(condition, states, seed)]
         if seed == 0 and isinstance(network, Compressed):
-            about["matrix"] = network.matrix.detach().cpu().double().numpy().round(3).tolist()
-        rows += [{**about, **row} for row in _layers(condition, states, seed)]
+            own_rows[0]["matrix"] = network.matrix.detach().cpu().double().numpy().round(3).tolist()
+        rows += own_rows
     return rows
 
 
@@ -216,3 +222,136 @@ def _layers(condition: Condition, states: Tensor, seed: int) -> list[dict[str, A
             }
         )
     return rows
+
+
+def carried(name: str, vocabulary: int, length: int) -> list[float]:
+    """Effective features that each layer of an uncompressed program hands on, counted directly.
+
+    Each residual direction that is still read in a later layer, or as output, is a feature; its
+    share is its share of their summed activations.
+
+    Args:
+        name, vocabulary, length: as in `program`.
+    """
+    compiled = program(name, vocabulary, length)
+    own, read = task(compiled), directions_read(compiled.transformer)
+    points = compiled.transformer.points(own.ids)[2::2]
+    found = []
+    for layer, point in enumerate(points, start=1):
+        still = torch.cat(read[2 * layer :]).unique()
+        weights = (own.present * own.frequency[:, None]).flatten()
+        found.append(effective_features(weights @ point.double().flatten(0, 1)[:, still]).item())
+    return found
+
+
+def networks(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per network.
+
+    Returns:
+        Columns of the condition and `seed`, `accuracy`, `solves`; `psi`, its mean over layers,
+        and `psi_highest`, that of the layer with most. A layer whose codes are all dead has F = 0.
+    """
+    names = ["task", "kind", "neurons", "empty", "by_frequency", "seed", "accuracy"]
+    psi = frame["features"].astype(float).fillna(0.0) / frame["neurons"]
+    groups = frame.assign(psi=psi).groupby(names)["psi"]
+    table = groups.agg(psi="mean", psi_highest="max").reset_index()
+    return table.assign(solves=table["accuracy"] >= ACCURATE)
+
+
+def plain(table: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Rows of one kind outside the test of sparsity."""
+    return table[(table["kind"] == kind) & ~table["by_frequency"].astype(bool)]
+
+
+def narrowest(table: pd.DataFrame) -> pd.DataFrame:
+    """For every task and seed, the narrowest network that solves as all wider ones do.
+
+    Args:
+        table: rows of `networks` of one kind, or of one share of empty positions.
+    """
+    found = []
+    for _, rows in table.groupby(["task", "seed"]):
+        rows = rows.sort_values("neurons", ascending=False)
+        solving = rows[rows["solves"].cummin()]
+        if len(solving):
+            found.append(solving.iloc[-1])
+    return pd.DataFrame(found, columns=table.columns)
+
+
+def estimates(frame: pd.DataFrame, settings: Settings) -> dict[str, Estimate]:
+    """Values for the claims. What a run does not hold has no value."""
+    table = networks(frame)
+    values: dict[str, Estimate | None] = {}
+    for kind in ("compressed", "scratch"):
+        rows = plain(table, kind)
+        edge = narrowest(rows)
+        widest = rows.groupby("task")["neurons"].transform("max") == rows["neurons"]
+        if max(settings.neurons) >= max(_directions(settings).values()):
+            values[f"uncompressed_{kind}"] = _over_seeds(rows[widest], settings, "psi")
+        values[f"approach_{kind}"] = _over_seeds(edge, settings, "psi")
+        values[f"beyond_{kind}"] = _over_seeds(edge, settings, "psi_highest")
+        values[f"width_{kind}"] = _over_seeds(edge, settings, "neurons", ("reversal",))
+    values |= _intrinsic(frame, table, settings)
+    values |= _sparsity(table, settings)
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _directions(settings: Settings) -> dict[str, int]:
+    sizes = settings.vocabulary, settings.length
+    return {name: len(program(name, *sizes).directions) for name in settings.tasks}
+
+
+def _over_seeds(
+    rows: pd.DataFrame, settings: Settings, column: str, tasks: Sequence[str] = ()
+) -> Estimate | None:
+    """Mean over tasks of a column, t over seeds; None unless every task and seed has a row."""
+    tasks = tasks or settings.tasks
+    rows = rows[rows["task"].isin(tasks)]
+    cells = rows.pivot_table(index="seed", columns="task", values=column, aggfunc="mean")
+    if cells.shape != (settings.seeds, len(tasks)) or cells.isna().any(axis=None):
+        return None
+    found = mean_interval(cells.mean(axis=1))
+    same = found.low == found.high
+    return found._replace(note="the same for all seeds") if same else found
+
+
+def _intrinsic(
+    frame: pd.DataFrame, table: pd.DataFrame, settings: Settings
+) -> dict[str, Estimate | None]:
+    """F of the narrowest compressed reversal by layers, and of sorting."""
+    rows = frame.assign(features=frame["features"].astype(float).fillna(0.0))
+    at = ["task", "seed", "neurons"]
+    early, found = rows["layer"] < rows.groupby("task")["layer"].transform("max"), {}
+    for name, chosen in (("early", early), ("last", ~early)):
+        edge = narrowest(plain(table, "compressed"))[at]
+        own = plain(rows[chosen], "compressed").merge(edge, on=at)
+        found[f"reversal_{name}"] = _over_seeds(own, settings, "features", ("reversal",))
+    solving = plain(table[table["solves"]], "scratch")[at]
+    own = plain(rows, "scratch").merge(solving, on=at)
+    found["sorting_scratch"] = _over_seeds(own, settings, "features", ("sorting",))
+    for task_name, kind in (("reversal", "scratch"), ("sorting", "compressed")):
+        own = plain(rows[rows["task"] == task_name], kind)
+        own = own[own["neurons"] == own["neurons"].max()]
+        found[f"wide_{task_name}_{kind}"] = _over_seeds(own, settings, "features", (task_name,))
+    return found
+
+
+def _sparsity(table: pd.DataFrame, settings: Settings) -> dict[str, Estimate | None]:
+    """Psi of the narrowest solving networks on the sparsest inputs, and against dense ones."""
+    rows = table[table["by_frequency"].astype(bool)]
+    if len(settings.empty) < 2 or min(settings.empty) > 0 or not settings.empty_neurons:
+        return {}
+    dense, sparse = (
+        narrowest(rows[rows["empty"] == share])
+        for share in (min(settings.empty), max(settings.empty))
+    )
+    both = dense.merge(sparse, on=["task", "seed"], suffixes=("_dense", ""))
+    return {
+        "sparse_beyond": _over_seeds(sparse, settings, "psi_highest"),
+        "sparse_gain": _over_seeds(
+            both.assign(gain=both["psi_highest"] - both["psi_highest_dense"]), settings, "gain"
+        ),
+        "sparse_width": _over_seeds(
+            both.assign(fewer=both["neurons_dense"] - both["neurons"]), settings, "fewer"
+        ),
+    }
