@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, relu
+from torch.nn.functional import relu
 
 from .transformers import Compressed, Transformer, directions_read
 
@@ -56,14 +56,16 @@ def reads(
     for state, directions in zip(points, directions_read(frozen), strict=True):
         if len(directions) == 0:
             continue
-        # So that equal states are found equal; some that attention's leaks tell apart remain two.
-        rounded = (state[present] * 1e4).round()
-        states, place = rounded.unique(dim=0, return_inverse=True)
+        state = state[present]
+        # Attention leaks a little to what is not selected; states that differ by that are one.
+        keys, place = (state * 1e3).round().unique(dim=0, return_inverse=True)
+        counts = place.bincount().to(state)
+        states = torch.zeros_like(keys).index_add_(0, place, state) / counts[:, None]
         weights = torch.ones(len(states), dtype=torch.float64, device=ids.device)
         if frequency is not None:
             each = frequency.double()[:, None].expand_as(present)[present]
             weights = torch.zeros_like(weights).scatter_add_(0, place, each)
-        found.append(Read(states / 1e4, (weights / weights.sum()).to(state), directions))
+        found.append(Read(states, (weights / weights.sum()).to(state), directions))
     return found
 
 
@@ -120,8 +122,7 @@ def compressed(
         for seed in seeds
         for start in range(starts)
     ]
-    first = torch.stack([network.matrix.detach() for network in networks])
-    matrix = normalize(first, dim=1).requires_grad_()  # so that every direction reads itself as 1
+    matrix = torch.stack([network.matrix.detach() for network in networks]).requires_grad_()
     optimizer = torch.optim.Adam([matrix], lr=RATE)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * step / steps))

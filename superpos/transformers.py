@@ -8,13 +8,12 @@ a frozen one in a narrower residual stream.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import normalize, relu
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def padding(ids: Tensor, shape: Shape) -> Tensor:
 
 def attention(
     q: Tensor, k: Tensor, v: Tensor,
-    query: Tensor, key: Tensor, value: Tensor, out: Tensor, hidden: Tensor,
+    query: Tensor, key: Tensor, value: Tensor, out: Tensor, masked: Tensor,
 ) -> Tensor:  # fmt: skip
     """What all heads of a layer write to the stream.
 
@@ -114,14 +113,14 @@ def attention(
         q, k, v: what queries, keys and values are made from, `[batch, positions, inputs]`.
         query, key, value: `[heads, inputs, head]`.
         out: `[heads, head, outputs]`.
-        hidden: positions that no query sees, `[batch, positions]`.
+        masked: positions that no query sees, `[batch, positions]`.
 
     Returns:
         `[batch, positions, outputs]`.
     """
     q, k, v = (_per_head(*pair) for pair in ((q, query), (k, key), (v, value)))
     scores = q @ k.mT / math.sqrt(query.shape[-1])
-    scores = scores.masked_fill(hidden[..., None, None, :], -torch.inf)
+    scores = scores.masked_fill(masked[..., None, None, :], -torch.inf)
     fetched = (scores.softmax(-1) @ v).transpose(-3, -2).flatten(-2)
     return fetched @ out.flatten(0, 1)
 
@@ -156,7 +155,7 @@ class Compressed(nn.Module):
     def __init__(
         self, frozen: Transformer, neurons: int, *, seed: int, linear: bool = False
     ) -> None:
-        """Draw W.
+        """Draw W, with columns of length one, so that every direction reads itself as 1.
 
         Args:
             frozen: the transformer, on the device and in the precision to compute in. Its weights
@@ -173,9 +172,9 @@ class Compressed(nn.Module):
             raise ValueError(f"neurons is {neurons}; give at least 1.")
         directions = frozen.shape.width
         generator = torch.Generator().manual_seed(seed)
-        drawn = torch.randn(neurons, directions, generator=generator) / math.sqrt(neurons)
+        drawn = normalize(torch.randn(neurons, directions, generator=generator), dim=0)
         self.matrix = nn.Parameter(drawn.to(frozen.token))
-        self.rectify: Callable[[Tensor], Tensor] = (lambda x: x) if linear else relu
+        self.linear = linear
         self._shape, self._layers = frozen.shape, _layers(frozen)
         self._token, self._position = frozen.token.detach(), frozen.position.detach()
         self._outputs = directions_read(frozen)[-1]
@@ -187,7 +186,8 @@ class Compressed(nn.Module):
 
     def read(self, h: Tensor, directions: Tensor) -> Tensor:
         """Some directions of a state `[..., neurons]`, as a sublayer sees them."""
-        return self.rectify(h @ self.matrix[:, directions])
+        seen = h @ self.matrix[:, directions]
+        return seen if self.linear else relu(seen)
 
     def points(self, ids: Tensor) -> list[Tensor]:
         """The compressed stream wherever it is read.
@@ -200,13 +200,13 @@ class Compressed(nn.Module):
         """
         token, position = self._token @ self.matrix.mT, self._position @ self.matrix.mT
         h = token[ids] + position[: ids.shape[-1]]
-        hidden = padding(ids, self._shape)
+        masked = padding(ids, self._shape)
         states = [h]
         for layer in self._layers:
             if len(layer.writes["out"]):
                 inputs = [self.read(h, layer.reads[name]) for name in ATTENTION[:3]]
                 weights = [layer.weights[name] for name in ATTENTION]
-                written = attention(*inputs, *weights, hidden)
+                written = attention(*inputs, *weights, masked)
                 h = h + written @ self.matrix[:, layer.writes["out"]].mT
             states.append(h)
             if len(layer.writes["leave"]):

@@ -467,7 +467,7 @@ def test_of_several_starts_the_one_with_the_lowest_error_is_kept(linear):
         errors = [error for _, error in each]
         places.append(errors.index(min(errors)))
         assert max(errors) > 1.01 * min(errors)
-        torch.testing.assert_close(own.matrix.detach(), each[places[-1]][0])
+        torch.testing.assert_close(own.matrix.detach(), each[places[-1]][0], rtol=1e-4, atol=1e-5)
     assert any(places), "the first start is the best for all seeds, so the test shows nothing"
 
 
