@@ -124,16 +124,19 @@ class Frames:
             "const f=this.closest('figure');"
             "f.querySelectorAll('img').forEach((image,i)=>{image.style.display=i==this.value?'inline':'none'});"
             "const text=JSON.parse(this.dataset.labels)[this.value];"
-            "f.querySelector('output').textContent=text;"
+            "f.querySelector('.frame').textContent=text;"
             "this.setAttribute('aria-valuetext',text)"
         )
-        name, label = html.escape(self.name), html.escape(self.labels[self.start])
+        name, label = (
+            html.escape(text, quote=True) for text in (self.name, self.labels[self.start])
+        )
         return (
             '<figure style="margin:1em 0;text-align:center">'
-            f"<label>{name} = <output>{label}</output><br>"
+            f'{name} = <span class="frame">{label}</span><br>'
             f'<input type="range" min="0" max="{len(self.pngs) - 1}" value="{self.start}" '
-            f'data-labels="{labels}" aria-valuetext="{label}" style="width:min(24em,90%)" '
-            f'autocomplete="off" oninput="{html.escape(script, quote=True)}"/></label>{images}'
+            f'aria-label="{name}" aria-valuetext="{label}" data-labels="{labels}" '
+            f'style="width:min(24em,90%)" autocomplete="off" '
+            f'oninput="{html.escape(script, quote=True)}"/><br>{images}'
             f"<figcaption><p><em>{self.caption}</em></p></figcaption></figure>"
         )
 

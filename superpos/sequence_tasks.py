@@ -86,15 +86,13 @@ def accuracy(network: nn.Module, task: Task) -> float:
 
 def _weighted(right: Tensor, where: Tensor, frequency: Tensor) -> float:
     weights = where * frequency[:, None]
-    return ((right * weights).sum() / weights.sum()).item() if not _all(right, where) else 1.0
-
-
-def _all(right: Tensor, where: Tensor) -> bool:
-    return bool(right[where].all())
+    return ((right * weights).sum() / weights.sum()).item()
 
 
 def answer_loss(outputs: Tensor, answers: Tensor) -> Tensor:
     """Cross-entropy of every member's inputs, averaged over the positions that have an answer.
+
+    Positions without one do not count: nothing teaches a network to be silent there.
 
     Args:
         outputs: `[members, batch, positions, outputs]`.

@@ -1,19 +1,17 @@
-"""Small transformers whose residual stream can be read, whole or compressed (paper section 6.2).
+"""Small transformers whose residual stream can be read (paper section 6.2).
 
 No layer norm and no causal mask; an attention sublayer and then a ReLU sublayer in every layer.
-Compiled RASP programs and networks trained from scratch are of this one class. `Compressed` runs
-a frozen one in a narrower residual stream.
+Compiled RASP programs and networks trained from scratch are of this one class.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize, relu
+from torch.nn.functional import relu
 
 
 @dataclass(frozen=True)
@@ -135,129 +133,3 @@ def _per_head(x: Tensor, weight: Tensor) -> Tensor:
 def lookup(x: Tensor, enter: Tensor, bias: Tensor, leave: Tensor) -> Tensor:
     """What a ReLU sublayer writes for inputs `[batch, positions, inputs]`."""
     return relu(x @ enter + bias) @ leave
-
-
-ATTENTION = ("query", "key", "value", "out")
-LOOKUP = ("enter", "bias", "leave")
-
-
-class Compressed(nn.Module):
-    """A frozen transformer whose M residual directions share N neurons (paper section 6.2).
-
-    Everything that is written to the stream passes through W, and everything that is read from it
-    passes back through its transpose: a sublayer f changes h to h + W f(ReLU(W^T h)).
-    Only W is trained.
-
-    Attributes:
-        matrix: W, `[neurons, directions]`.
-    """
-
-    def __init__(
-        self, frozen: Transformer, neurons: int, *, seed: int, linear: bool = False
-    ) -> None:
-        """Draw W, with columns of length one, so that every direction reads itself as 1.
-
-        Args:
-            frozen: the transformer, on the device and in the precision to compute in. Its weights
-                are not trained.
-            neurons: width N of the stream.
-            seed: fixes the first W.
-            linear: read W^T h without the ReLU (Lindner et al. 2023).
-
-        Raises:
-            ValueError: neurons is not positive.
-        """
-        super().__init__()
-        if neurons < 1:
-            raise ValueError(f"neurons is {neurons}; give at least 1.")
-        directions = frozen.shape.width
-        generator = torch.Generator().manual_seed(seed)
-        drawn = normalize(torch.randn(neurons, directions, generator=generator), dim=0)
-        self.matrix = nn.Parameter(drawn.to(frozen.token))
-        self.linear = linear
-        self._shape, self._layers = frozen.shape, _layers(frozen)
-        self._token, self._position = frozen.token.detach(), frozen.position.detach()
-        self._outputs = directions_read(frozen)[-1]
-        self._unembed = frozen.unembed.detach()[self._outputs]
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """Outputs `[batch, positions, outputs]` for ids `[batch, positions]`."""
-        return self.read(self.points(ids)[-1], self._outputs) @ self._unembed
-
-    def read(self, h: Tensor, directions: Tensor) -> Tensor:
-        """Some directions of a state `[..., neurons]`, as a sublayer sees them."""
-        seen = h @ self.matrix[:, directions]
-        return seen if self.linear else relu(seen)
-
-    def points(self, ids: Tensor) -> list[Tensor]:
-        """The compressed stream wherever it is read.
-
-        Args:
-            ids: `[batch, positions]`.
-
-        Returns:
-            2 layers + 1 tensors `[batch, positions, neurons]`, as in `Transformer.points`.
-        """
-        token, position = self._token @ self.matrix.mT, self._position @ self.matrix.mT
-        h = token[ids] + position[: ids.shape[-1]]
-        masked = padding(ids, self._shape)
-        states = [h]
-        for layer in self._layers:
-            if len(layer.writes["out"]):
-                inputs = [self.read(h, layer.reads[name]) for name in ATTENTION[:3]]
-                weights = [layer.weights[name] for name in ATTENTION]
-                written = attention(*inputs, *weights, masked)
-                h = h + written @ self.matrix[:, layer.writes["out"]].mT
-            states.append(h)
-            if len(layer.writes["leave"]):
-                x = self.read(h, layer.reads["enter"])
-                written = lookup(x, *(layer.weights[name] for name in LOOKUP))
-                h = h + written @ self.matrix[:, layer.writes["leave"]].mT
-            states.append(h)
-        return states
-
-
-def directions_read(frozen: Transformer) -> list[Tensor]:
-    """Directions whose values matter at each of the stream's points, in rising order."""
-    found = []
-    for layer in _layers(frozen):
-        reads = [layer.reads[name] for name in ATTENTION[:3]]
-        found += [torch.cat(reads).unique(), layer.reads["enter"]]
-    return [*found, frozen.unembed.any(1).nonzero()[:, 0]]
-
-
-class _Layer(NamedTuple):
-    """A frozen layer without its zeros."""
-
-    weights: dict[str, Tensor]
-    reads: dict[str, Tensor]
-    """Directions that queries, keys, values and the ReLU sublayer read."""
-    writes: dict[str, Tensor]
-    """Directions that the two sublayers write."""
-
-
-def _layers(frozen: Transformer) -> list[_Layer]:
-    weights = {name: getattr(frozen, name).detach() for name in (*ATTENTION, *LOOKUP)}
-    return [
-        _trimmed({name: own[layer] for name, own in weights.items()})
-        for layer in range(frozen.shape.layers)
-    ]
-
-
-def _trimmed(weights: dict[str, Tensor]) -> _Layer:
-    """A layer's weights without directions that it leaves alone, and without idle neurons."""
-    busy = weights["leave"].any(1)
-    enter, leave = weights["enter"][:, busy], weights["leave"][busy]
-    weights = weights | {"enter": enter, "bias": weights["bias"][busy], "leave": leave}
-    reads = {name: weights[name].any(-1).any(0).nonzero()[:, 0] for name in ATTENTION[:3]}
-    reads["enter"] = enter.any(1).nonzero()[:, 0]
-    writes = {
-        "out": weights["out"].any(0).any(0).nonzero()[:, 0],
-        "leave": leave.any(0).nonzero()[:, 0],
-    }
-    for name in ATTENTION[:3]:
-        weights[name] = weights[name][:, reads[name]]
-    weights["out"] = weights["out"][..., writes["out"]]
-    weights["enter"] = enter[reads["enter"]]
-    weights["leave"] = leave[:, writes["leave"]]
-    return _Layer(weights, reads, writes)

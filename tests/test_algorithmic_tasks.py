@@ -97,6 +97,9 @@ def test_psi_is_read_where_a_network_is_narrowest():
     assert values["approach_compressed"].value == pytest.approx(1.11)
     assert values["beyond_compressed"].value == pytest.approx(1.31)
     assert values["uncompressed_compressed"].value == pytest.approx(0.355)
+    assert values["rise_compressed"].value == pytest.approx(1.11 - 0.355)
+    shares = [DIRECTIONS * 0.35 / (8 * 1.1), DIRECTIONS * 0.36 / (8 * 1.12)]
+    assert values["intrinsic_compressed"].value == pytest.approx(np.mean(shares))
     assert values["width_compressed"].value == 8
     assert values["width_compressed"].note == "the same for all seeds"
     assert values["reversal_early"].value == pytest.approx(8 * 0.91)
@@ -105,9 +108,11 @@ def test_psi_is_read_where_a_network_is_narrowest():
     assert "sparse_gain" not in values
 
 
-def test_dead_codes_count_as_no_features():
-    frame = table(network(0, 8, (None, 1.0)), network(1, 8, (None, 1.0)))
-    assert algorithmic.networks(frame)["psi"].tolist() == [0.5, 0.5]
+def test_layers_without_living_codes_have_no_share_in_psi():
+    frame = table(network(0, 8, (None, 1.0)), network(1, 8, (None, None)))
+    psi = algorithmic.networks(frame)["psi"]
+    assert psi[0] == 1
+    assert math.isnan(psi[1])
 
 
 def test_a_seed_that_never_solves_leaves_its_claims_without_a_value():
@@ -134,16 +139,33 @@ def test_sparse_inputs_are_compared_with_dense_ones_seed_by_seed():
         *(network(seed, 4, (1.9, 1.9), empty=0.0, solves=False) for seed in (0, 1)),
     )
     values = algorithmic.estimates(frame, SETTINGS)
-    assert values["sparse_beyond"].value == pytest.approx(1.6)
     assert values["sparse_gain"].value == pytest.approx(0.5)
     assert values["sparse_width"].value == 4
     assert values["approach_compressed"].value == pytest.approx(1.11)  # the test stays apart
 
 
+def test_sparse_inputs_that_are_never_handled_count_as_needing_more_than_was_tried():
+    frame = table(
+        *(network(seed, 8, (1.0, 1.1), empty=0.0) for seed in (0, 1)),
+        *(network(seed, 8, (None,), solves=False, empty=0.9) for seed in (0, 1)),
+    )
+    values = algorithmic.estimates(frame, SETTINGS)
+    assert values["sparse_width"].value == 8 - 9
+    assert "sparse_gain" not in values
+
+
+def test_an_unknown_task_is_refused_with_what_is_allowed():
+    with pytest.raises(ValueError, match="reversal, sorting"):
+        algorithmic.program("reverse", 3, 4)
+
+
 def test_a_layer_carries_what_later_ones_still_read():
-    last = algorithmic.carried("reversal", 3, 4)
+    last = algorithmic.counted("reversal", 3, 4, needed=True)
     assert len(last) == 4
     assert last[-1] == pytest.approx(3)  # three tokens in the output, each as often
+    everything = algorithmic.counted("reversal", 3, 4, needed=False)
+    assert everything == sorted(everything)  # nothing is ever erased
+    assert everything[-1] > last[-1]
     # One by one: layer 3 hands on tokens, indices, bos, one and mirror to attention.
     frequency, total = {}, 0.0
     for length in range(1, 5):
@@ -167,6 +189,8 @@ def test_the_same_condition_gives_the_same_rows_and_one_matrix_to_show():
         length=2, neurons=(10,), compared=(), empty=(), empty_neurons=(), fit_steps=50,
         train_steps=20, samples=200,
     )  # fmt: skip
+    kinds = [condition.kind for condition in algorithmic.conditions(settings)]
+    assert sorted(kinds) == ["compressed", "scratch"]
     for condition in algorithmic.conditions(settings):
         rows = pd.DataFrame(algorithmic.run(condition, device="cpu"))
         assert rows["seed"].nunique() == 2

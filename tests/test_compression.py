@@ -10,7 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from superpos.compression import START_SEEDS, Read, compressed, read_error, reads
+from superpos.compression import (
+    START_SEEDS,
+    Compressed,
+    Read,
+    compressed,
+    directions_read,
+    read_error,
+    reads,
+)
 from superpos.rasp import (
     compiled,
     double_letter,
@@ -21,7 +29,7 @@ from superpos.rasp import (
     sorting,
 )
 from superpos.sequence_tasks import accuracy, task
-from superpos.transformers import Compressed, Shape, Transformer, directions_read, padding
+from superpos.transformers import Shape, Transformer, padding
 
 PROGRAMS = {
     "reversal": (reversal(), "ab", 2),

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy, mse_loss
 
+from superpos.compression import Compressed
 from superpos.rasp import compiled, evaluate, histogram, reversal, shifted_copy, sorting, tokens
 from superpos.sequence_tasks import Task, accuracy, answer_loss, indicator_loss, task, trained
-from superpos.transformers import Compressed, Shape, Transformer
+from superpos.transformers import Shape, Transformer
 
 PROGRAMS = {
     "reversal": (reversal(), "ab", 3),

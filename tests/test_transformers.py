@@ -7,9 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from superpos.compression import Compressed
 from superpos.ensemble import Ensemble
 from superpos.rasp import balanced_brackets, compiled, indices, reversal, shifted_copy, sorting
-from superpos.transformers import Compressed, Shape, Transformer
+from superpos.transformers import Shape, Transformer
 
 SHAPE = Shape(tokens=6, positions=7, width=9, layers=2, heads=2, head=3, hidden=8, outputs=4)
 PAD = SHAPE.tokens - 1

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import rasp
-from ..compression import compressed, reads
+from ..compression import Compressed, compressed, directions_read, reads
 from ..dictionary import codes
 from ..entropy import effective_features
 from ..ledger import Estimate
@@ -27,7 +27,7 @@ from ..settings import PROFILES, setting
 from ..solver import fit
 from ..stats import mean_interval
 from ..sweep import ENGINES
-from ..transformers import Compressed, Transformer, directions_read
+from ..transformers import Transformer
 
 SECTION = "algorithmic_tasks"
 VERSION = 1
@@ -53,12 +53,12 @@ class Settings:
     profile: str = setting("quick", "which profile's values these are", choices=PROFILES)
     tasks: tuple[str, ...] = setting(("reversal",), "programs", choices=TASKS)
     vocabulary: int = setting(3, "tokens 1, 2, ...; the paper has 5", low=2, high=10)
-    length: int = setting(4, "positions of the longest input; the paper has 5", low=1, high=8)
+    length: int = setting(3, "positions of the longest input; the paper has 5", low=1, high=8)
     kinds: tuple[str, ...] = setting(
         ("compressed", "scratch"), "kinds of network, at all widths", choices=KINDS[:2]
     )
     neurons: tuple[int, ...] = setting(
-        (6, 9, 12, 20, 50), "widths N of the stream; at most the uncompressed one", low=1
+        (6, 8, 10, 12, 14), "widths N of the stream; at most the uncompressed one", low=1
     )
     compared: tuple[str, ...] = setting(
         ("linear", "end_to_end"), "further kinds, at some widths", choices=KINDS[3:]
@@ -68,12 +68,12 @@ class Settings:
         (0.0, 0.9), "probabilities that a position is empty, in the test of sparsity",
         low=0.0, high=0.99,
     )  # fmt: skip
-    empty_neurons: tuple[int, ...] = setting((7, 9), "widths of that test", low=1)
+    empty_neurons: tuple[int, ...] = setting((10,), "widths of that test", low=1)
     seeds: int = setting(2, "networks of each kind, seeds 0, 1, ...", low=2, high=100)
     starts: int = setting(3, "starts of W per seed; the best is kept", low=1, high=100)
     fit_steps: int = setting(1000, "steps of fitting W to what is read", low=1)
-    train_steps: int = setting(600, "steps of training from scratch", low=1)
-    end_to_end_steps: int = setting(600, "steps of training W on outputs", low=1)
+    train_steps: int = setting(400, "steps of training from scratch", low=1)
+    end_to_end_steps: int = setting(400, "steps of training W on outputs", low=1)
     expansion: float = setting(4.0, "SAE dictionary over neurons", low=1.0, high=1024.0)
     l1: float = setting(0.1, "SAE penalty", low=0.0)
     samples: int = setting(2048, "states of the stream per SAE", low=100)
@@ -116,7 +116,10 @@ class Condition:
 
 
 def conditions(settings: Settings) -> list[Condition]:
-    """The grid of kinds and widths, further kinds at some widths, and the test of sparsity."""
+    """The grid of kinds and widths, further kinds at some widths, and the test of sparsity.
+
+    The compiled network itself is measured where the grid reaches its width.
+    """
     names = ("vocabulary", "length", "seeds", "expansion", "l1", "samples")
     common = {name: getattr(settings, name) for name in names}
     steps = {
@@ -131,7 +134,8 @@ def conditions(settings: Settings) -> list[Condition]:
     found = []
     for name in settings.tasks:
         widest = len(program(name, settings.vocabulary, settings.length).directions)
-        for kind, neurons, empty, by_frequency in [*points, ("compiled", widest, 0.0, False)]:
+        whole = [("compiled", widest, 0.0, False)] if max(settings.neurons) >= widest else []
+        for kind, neurons, empty, by_frequency in points + whole:
             point = {"task": name, "kind": kind, "neurons": min(neurons, widest), "empty": empty}
             own = {"starts": settings.starts if kind in READING else 1, "steps": steps[kind]}
             found.append(Condition(**point, by_frequency=by_frequency, **own, **common))
@@ -236,23 +240,24 @@ def _layers(condition: Condition, states: Tensor, seed: int) -> list[dict[str, A
     return rows
 
 
-def carried(name: str, vocabulary: int, length: int) -> list[float]:
-    """Effective features that each layer of an uncompressed program hands on, counted directly.
+def counted(name: str, vocabulary: int, length: int, *, needed: bool) -> list[float]:
+    """Effective features in each layer of an uncompressed program, counted directly.
 
-    Each residual direction that is still read in a later layer, or as output, is a feature; its
-    share is its share of their summed activations.
+    A residual direction is a feature; its share is its share of their summed activations.
 
     Args:
         name, vocabulary, length: as in `program`.
+        needed: count only directions that a later layer or the output still reads.
     """
     compiled = program(name, vocabulary, length)
-    own, read = task(compiled), directions_read(compiled.transformer)
-    points = compiled.transformer.points(own.ids)[2::2]
+    inputs, read = task(compiled), directions_read(compiled.transformer)
+    weights = (inputs.present * inputs.frequency[:, None]).flatten()
     found = []
-    for layer, point in enumerate(points, start=1):
-        still = torch.cat(read[2 * layer :]).unique()
-        weights = (own.present * own.frequency[:, None]).flatten()
-        found.append(effective_features(weights @ point.double().flatten(0, 1)[:, still]).item())
+    for layer, point in enumerate(compiled.transformer.points(inputs.ids)[2::2], start=1):
+        sums = weights @ point.double().flatten(0, 1)
+        if needed:
+            sums = sums[torch.cat(read[2 * layer :]).unique()]
+        found.append(effective_features(sums).item())
     return found
 
 
@@ -260,13 +265,15 @@ def networks(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per network.
 
     Returns:
-        Columns of the condition and `seed`, `accuracy`, `solves`; `psi`, its mean over layers,
-        and `psi_highest`, that of the layer with most. A layer whose codes are all dead has F = 0.
+        Columns `task`, `kind`, `neurons`, `empty`, `by_frequency`, `seed`, `accuracy` and
+        `solves`; `F` and `psi`, means over layers, and `psi_highest`, psi of the layer with most.
+        Layers whose codes are all dead, and networks that were not measured, have none.
     """
     names = ["task", "kind", "neurons", "empty", "by_frequency", "seed", "accuracy"]
-    psi = frame["features"].astype(float).fillna(0.0) / frame["neurons"]
-    groups = frame.assign(psi=psi).groupby(names)["psi"]
-    table = groups.agg(psi="mean", psi_highest="max").reset_index()
+    rows = frame.assign(F=frame["features"].astype(float))
+    rows = rows.assign(psi=rows["F"] / rows["neurons"], psi_highest=rows["F"] / rows["neurons"])
+    ways = {"F": "mean", "psi": "mean", "psi_highest": "max"}
+    table = rows.groupby(names).agg(ways).reset_index()
     return table.assign(solves=table["accuracy"] >= ACCURATE)
 
 
@@ -293,77 +300,93 @@ def narrowest(table: pd.DataFrame) -> pd.DataFrame:
 def estimates(frame: pd.DataFrame, settings: Settings) -> dict[str, Estimate]:
     """Values for the claims. What a run does not hold has no value."""
     table = networks(frame)
-    values: dict[str, Estimate | None] = {}
+    values: dict[str, Estimate | None] = {
+        "uncompressed_compiled": _over_seeds(plain(table, "compiled"), settings, "psi")
+    }
     for kind in ("compressed", "scratch"):
-        rows = plain(table, kind)
-        edge = narrowest(rows)
-        widest = rows.groupby("task")["neurons"].transform("max") == rows["neurons"]
-        if max(settings.neurons) >= max(_directions(settings).values()):
-            values[f"uncompressed_{kind}"] = _over_seeds(rows[widest], settings, "psi")
-        values[f"approach_{kind}"] = _over_seeds(edge, settings, "psi")
-        values[f"beyond_{kind}"] = _over_seeds(edge, settings, "psi_highest")
-        values[f"width_{kind}"] = _over_seeds(edge, settings, "neurons", ("reversal",))
-    values |= _intrinsic(frame, table, settings)
+        values |= _edge(plain(table, kind), kind, settings)
+    values |= _counts(frame, table, settings)
     values |= _sparsity(table, settings)
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _directions(settings: Settings) -> dict[str, int]:
+def _edge(rows: pd.DataFrame, kind: str, settings: Settings) -> dict[str, Estimate | None]:
+    """What becomes of a kind between the widest networks and the narrowest that solve."""
+    edge = narrowest(rows)
+    wide = rows[rows["neurons"] == rows.groupby("task")["neurons"].transform("max")]
+    both = edge.merge(wide, on=["task", "seed"], suffixes=("", "_wide"))
+    both = both.assign(rise=both["psi"] - both["psi_wide"], share=both["F_wide"] / both["F"])
+    found = {
+        f"rise_{kind}": _over_seeds(both, settings, "rise"),
+        f"approach_{kind}": _over_seeds(edge, settings, "psi"),
+        f"beyond_{kind}": _over_seeds(edge, settings, "psi_highest"),
+        f"intrinsic_{kind}": _over_seeds(both, settings, "share"),
+        f"width_{kind}": _over_seeds(edge, settings, "neurons", ("reversal",)),
+    }
+    if _holds_whole_width(settings):
+        found[f"uncompressed_{kind}"] = _over_seeds(wide, settings, "psi")
+    return found
+
+
+def _counts(
+    frame: pd.DataFrame, table: pd.DataFrame, settings: Settings
+) -> dict[str, Estimate | None]:
+    """F of the narrowest networks that solve, reversal's by layers, and of the widest ones."""
+    rows = frame[frame["layer"] > 0].assign(F=lambda own: own["features"].astype(float))
+    early, found = rows["layer"] < rows.groupby("task")["layer"].transform("max"), {}
+    at, edge = ["task", "seed", "neurons"], narrowest(plain(table, "compressed"))
+    for name, chosen in (("early", early), ("last", ~early)):
+        layers = plain(rows[chosen], "compressed").merge(edge[at], on=at)
+        found[f"reversal_{name}"] = _over_seeds(layers, settings, "F", ("reversal",))
+    edge = narrowest(plain(table, "scratch"))
+    found["sorting_scratch"] = _over_seeds(edge, settings, "F", ("sorting",))
+    if _holds_whole_width(settings):
+        for name, kind in (("reversal", "scratch"), ("sorting", "compressed")):
+            wide = plain(table[table["task"] == name], kind)
+            wide = wide[wide["neurons"] == wide["neurons"].max()]
+            found[f"wide_{name}_{kind}"] = _over_seeds(wide, settings, "F", (name,))
+    return found
+
+
+def _sparsity(table: pd.DataFrame, settings: Settings) -> dict[str, Estimate | None]:
+    """The narrowest networks that solve, on the sparsest inputs against dense ones."""
+    rows = table[table["by_frequency"].astype(bool)]
+    if len(settings.empty) < 2 or min(settings.empty) > 0 or not settings.empty_neurons:
+        return {}
+    at = ["task", "seed"]
+    dense, sparse = (
+        narrowest(rows[rows["empty"] == share])[[*at, "neurons", "psi_highest"]]
+        for share in (0.0, max(settings.empty))
+    )
+    both = dense.merge(sparse, on=at, how="left", suffixes=("_dense", ""))
+    at_least = both["neurons"].astype(float).fillna(max(settings.empty_neurons) + 1)
+    both = both.assign(
+        gain=(both["psi_highest"] - both["psi_highest_dense"]).astype(float),
+        fewer=both["neurons_dense"].astype(float) - at_least,
+    )
+    return {
+        "sparse_gain": _over_seeds(both, settings, "gain"),
+        "sparse_width": _over_seeds(both, settings, "fewer"),
+    }
+
+
+def _holds_whole_width(settings: Settings) -> bool:
+    """Whether the grid reaches the uncompressed width of every task."""
     sizes = settings.vocabulary, settings.length
-    return {name: len(program(name, *sizes).directions) for name in settings.tasks}
+    widest = [len(program(name, *sizes).directions) for name in settings.tasks]
+    return max(settings.neurons) >= max(widest)
 
 
 def _over_seeds(
     rows: pd.DataFrame, settings: Settings, column: str, tasks: Sequence[str] = ()
 ) -> Estimate | None:
-    """Mean over tasks of a column, t over seeds; None unless every task and seed has a row."""
+    """Mean over tasks of a column, t over seeds; None unless every task and seed has a value."""
     tasks = tasks or settings.tasks
     rows = rows[rows["task"].isin(tasks)]
-    cells = rows.pivot_table(index="seed", columns="task", values=column, aggfunc="mean")
+    rows = rows.assign(value=rows[column].astype(float)).dropna(subset=["value"])
+    cells = rows.pivot_table(index="seed", columns="task", values="value", aggfunc="mean")
     if cells.shape != (settings.seeds, len(tasks)) or cells.isna().any(axis=None):
         return None
     found = mean_interval(cells.mean(axis=1))
     same = found.low == found.high
     return found._replace(note="the same for all seeds") if same else found
-
-
-def _intrinsic(
-    frame: pd.DataFrame, table: pd.DataFrame, settings: Settings
-) -> dict[str, Estimate | None]:
-    """F of the narrowest compressed reversal by layers, and of sorting."""
-    rows = frame.assign(features=frame["features"].astype(float).fillna(0.0))
-    at = ["task", "seed", "neurons"]
-    early, found = rows["layer"] < rows.groupby("task")["layer"].transform("max"), {}
-    for name, chosen in (("early", early), ("last", ~early)):
-        edge = narrowest(plain(table, "compressed"))[at]
-        own = plain(rows[chosen], "compressed").merge(edge, on=at)
-        found[f"reversal_{name}"] = _over_seeds(own, settings, "features", ("reversal",))
-    solving = plain(table[table["solves"]], "scratch")[at]
-    own = plain(rows, "scratch").merge(solving, on=at)
-    found["sorting_scratch"] = _over_seeds(own, settings, "features", ("sorting",))
-    for task_name, kind in (("reversal", "scratch"), ("sorting", "compressed")):
-        own = plain(rows[rows["task"] == task_name], kind)
-        own = own[own["neurons"] == own["neurons"].max()]
-        found[f"wide_{task_name}_{kind}"] = _over_seeds(own, settings, "features", (task_name,))
-    return found
-
-
-def _sparsity(table: pd.DataFrame, settings: Settings) -> dict[str, Estimate | None]:
-    """Psi of the narrowest solving networks on the sparsest inputs, and against dense ones."""
-    rows = table[table["by_frequency"].astype(bool)]
-    if len(settings.empty) < 2 or min(settings.empty) > 0 or not settings.empty_neurons:
-        return {}
-    dense, sparse = (
-        narrowest(rows[rows["empty"] == share])
-        for share in (min(settings.empty), max(settings.empty))
-    )
-    both = dense.merge(sparse, on=["task", "seed"], suffixes=("_dense", ""))
-    return {
-        "sparse_beyond": _over_seeds(sparse, settings, "psi_highest"),
-        "sparse_gain": _over_seeds(
-            both.assign(gain=both["psi_highest"] - both["psi_highest_dense"]), settings, "gain"
-        ),
-        "sparse_width": _over_seeds(
-            both.assign(fewer=both["neurons_dense"] - both["neurons"]), settings, "fewer"
-        ),
-    }

@@ -14,7 +14,7 @@ from .plan import Plan, planned
 from .weights import transformer
 
 MOST_CHECKED = 20_000
-"""On so many inputs at most is a compiled network checked."""
+"""If there are more inputs of full length, a compiled network is checked on so many random ones."""
 
 
 class Compiled(NamedTuple):
@@ -171,7 +171,9 @@ def _check(network: Compiled, plan: Plan) -> None:
             evaluate(network.program, inputs)
         except RaspError as error:
             raise RaspError(f"for the input {inputs}, {error}") from None
-        raise RaspError(f"the compiled network is not exact for the input {inputs}.")
+        raise RaspError(
+            f"the compiled network is not exact for the input {inputs}; raise the sharpness."
+        )
 
 
 def _sample(network: Compiled) -> Tensor:

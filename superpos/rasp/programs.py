@@ -20,12 +20,17 @@ def reversal() -> SOp:
 
 
 def sorting(length: int) -> SOp:
-    """The input in rising order, equal tokens in the order in which they stand.
+    """Whole numbers in rising order, equal ones in the order in which they stand.
 
     Args:
         length: no input is longer. A key, token + index / length, is a number of its own at
             every position, so that duplicates find places of their own.
+
+    Raises:
+        ValueError: length is not positive.
     """
+    if length < 1:
+        raise ValueError(f"length is {length}; give at least 1.")
     keys = Map(lambda token, index: token + index / length, tokens, indices, name="key")
     return _placed(keys)
 
