@@ -10,7 +10,7 @@ from superpos.experiments import algorithmic_tasks as algorithmic
 from superpos.settings import SettingsError, from_values, load_profile
 
 SETTINGS = algorithmic.Settings(
-    tasks=("reversal",), neurons=(4, 8, 16, 50), empty=(0.0, 0.9), empty_neurons=(4, 8)
+    length=4, neurons=(4, 8, 16, 50), empty=(0.0, 0.9), empty_neurons=(4, 8)
 )
 DIRECTIONS = 35  # of reversal over three tokens at length 4 (a known size)
 
@@ -125,7 +125,7 @@ def test_a_seed_that_never_solves_leaves_its_claims_without_a_value():
 
 
 def test_a_grid_that_stays_below_the_whole_width_says_nothing_about_it():
-    settings = algorithmic.Settings(neurons=(4, 8, 16))
+    settings = algorithmic.Settings(length=4, neurons=(4, 8, 16))
     frame = table(*whole())
     frame = frame[frame["neurons"] < DIRECTIONS]
     assert "uncompressed_compressed" not in algorithmic.estimates(frame, settings)
@@ -186,7 +186,7 @@ def test_a_layer_carries_what_later_ones_still_read():
 
 def test_the_same_condition_gives_the_same_rows_and_one_matrix_to_show():
     settings = algorithmic.Settings(
-        length=2, neurons=(10,), compared=(), empty=(), empty_neurons=(), fit_steps=50,
+        length=2, neurons=(4,), expansion=1.0, compared=(), empty=(), empty_neurons=(), fit_steps=50,
         train_steps=20, samples=200,
     )  # fmt: skip
     kinds = [condition.kind for condition in algorithmic.conditions(settings)]
