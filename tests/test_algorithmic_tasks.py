@@ -186,8 +186,8 @@ def test_a_layer_carries_what_later_ones_still_read():
 
 def test_the_same_condition_gives_the_same_rows_and_one_matrix_to_show():
     settings = algorithmic.Settings(
-        length=2, neurons=(4,), expansion=1.0, compared=(), empty=(), empty_neurons=(), fit_steps=50,
-        train_steps=20, samples=200,
+        length=2, neurons=(4,), expansion=1.0, compared=(), empty=(), empty_neurons=(),
+        fit_steps=50, train_steps=20, samples=200,
     )  # fmt: skip
     kinds = [condition.kind for condition in algorithmic.conditions(settings)]
     assert sorted(kinds) == ["compressed", "scratch"]
