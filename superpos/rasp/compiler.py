@@ -26,7 +26,7 @@ class Compiled(NamedTuple):
     length: int
     """Positions of the longest input."""
     directions: tuple[str, ...]
-    """Names of the residual directions, as `operation:value`."""
+    """Names of the residual directions, an operation's name and a value joined by a colon."""
     outputs: tuple[Value, ...]
     """Values that the program may give, in the order of the transformer's outputs."""
     transformer: Transformer
