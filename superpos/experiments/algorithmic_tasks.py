@@ -40,6 +40,7 @@ KINDS = ("compressed", "scratch", "compiled", "linear", "end_to_end")
 trained on the network's outputs."""
 READING = ("compressed", "linear")  # kinds whose W is fitted to what is read
 ALWAYS = ("compiled", "compressed", "scratch")  # kinds whose F is measured even where they fail
+SHARPNESS = 20.0  # of attention: what is not selected gets e^-10 of it, enough for these programs
 BATCH, RATE = 64, {"scratch": 5e-3, "end_to_end": 1e-3}
 MEASURES = ("layer", "features", "active", "explained", "converged")
 ACCURATE = 0.999
@@ -157,7 +158,8 @@ def program(name: str, vocabulary: int, length: int, *, device: str = "cpu") -> 
     if name not in TASKS:
         raise ValueError(f"task is {name!r}; allowed are {', '.join(TASKS)}.")
     made = rasp.reversal() if name == "reversal" else rasp.sorting(length)
-    return rasp.compiled(made, range(1, vocabulary + 1), length, device=device)
+    tokens = range(1, vocabulary + 1)
+    return rasp.compiled(made, tokens, length, sharpness=SHARPNESS, device=device)
 
 
 def run(condition: Condition, *, device: str) -> list[dict[str, Any]]:

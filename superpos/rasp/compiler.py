@@ -117,7 +117,7 @@ def compiled(
     vocabulary: Sequence[Value],
     length: int,
     *,
-    sharpness: float = 20.0,
+    sharpness: float = 100.0,
     device: torch.device | str = "cpu",
 ) -> Compiled:
     """Compile a program.
