@@ -61,7 +61,7 @@ class Compressed(nn.Module):
         self.linear = linear
         self._shape, self._layers = frozen.shape, _layers(frozen)
         self._token, self._position = frozen.token.detach(), frozen.position.detach()
-        self._outputs = directions_read(frozen)[-1]
+        self._outputs = _outputs(frozen)
         self._unembed = frozen.unembed.detach()[self._outputs]
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -107,7 +107,12 @@ def directions_read(frozen: Transformer) -> list[Tensor]:
     for layer in _layers(frozen):
         reads = [layer.reads[name] for name in ATTENTION[:3]]
         found += [torch.cat(reads).unique(), layer.reads["enter"]]
-    return [*found, frozen.unembed.any(1).nonzero()[:, 0]]
+    return [*found, _outputs(frozen)]
+
+
+def _outputs(frozen: Transformer) -> Tensor:
+    """Directions that are read as output."""
+    return frozen.unembed.any(1).nonzero()[:, 0]
 
 
 class _Layer(NamedTuple):

@@ -86,10 +86,11 @@ class Transformer(nn.Module):
             Every second one lies between layers.
         """
         x = self.token[ids] + self.position[: ids.shape[-1]]
+        masked = padding(ids, self.shape)
         states = [x]
         for layer in range(self.shape.layers):
             weights = self.query[layer], self.key[layer], self.value[layer]
-            x = x + attention(x, x, x, *weights, self.out[layer], padding(ids, self.shape))
+            x = x + attention(x, x, x, *weights, self.out[layer], masked)
             states.append(x)
             x = x + lookup(x, self.enter[layer], self.bias[layer], self.leave[layer])
             states.append(x)
