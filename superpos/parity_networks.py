@@ -13,9 +13,10 @@ from .data import Parity
 from .ensemble import Ensemble, train
 from .learner import Order
 from .networks import accuracy, classification_loss, mlp
+from .ways import POST, PRE
 
-PRE, POST = "linear1", "relu1"
-"""Sites: the hidden layer's pre-activations, and its activations after the ReLU."""
+MODULES = {PRE: "linear1", POST: "relu1"}
+"""Where the hidden layer's two sites are read."""
 
 
 class Networks(NamedTuple):
@@ -90,12 +91,13 @@ def trained(
         steps=epochs * (len(data.x_train) // batch),
     )
     networks = [ensemble.member(index).network for index in range(len(members))]
-    sites = find_sites(networks[0], data.x_train[:2], [PRE, POST])
+    sites = find_sites(networks[0], data.x_train[:2], list(MODULES.values()))
     shape = len(members), len(data.x_train), hidden
-    activations = {site.name: torch.empty(shape, device=device) for site in sites}
+    activations = {site: torch.empty(shape, device=device) for site in MODULES}
     for index, network in enumerate(networks):  # one after another: twice all of them is large
-        for site, found in read(network, data.x_train, sites).items():
-            activations[site][index] = found.squeeze(1)
+        found = read(network, data.x_train, sites)
+        for site, module in MODULES.items():
+            activations[site][index] = found[module].squeeze(1)
     return Networks(
         accuracy=_accuracies(networks, data.x_test, data.y_test),
         train_accuracy=_accuracies(networks, data.x_train, data.y_train),

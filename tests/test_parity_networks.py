@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from superpos.data import sparse_parity
 from superpos.learner import Order
 from superpos.networks import mlp
-from superpos.parity_networks import POST, PRE, DropoutMLP, _batches, trained
+from superpos.parity_networks import DropoutMLP, _batches, trained
+from superpos.ways import POST, PRE
 
 HIDDEN, BATCH, RATE = 12, 8, 0.02
 

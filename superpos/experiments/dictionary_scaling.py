@@ -1,7 +1,7 @@
 """Dictionary scaling (paper section 5.2, figure 4a): F as the dictionary grows.
 
 Networks learn multi-task sparse parity; autoencoders with ever larger dictionaries are fitted to
-their hidden layer, at several penalties and in several ways (`superpos.parity_saes`).
+their hidden layer, at several penalties and in several ways (`superpos.ways`).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ..data import sparse_parity
 from ..dictionary import nearest_cosines
 from ..ledger import Estimate
 from ..parity_networks import Networks, trained
-from ..parity_saes import WAYS, check_dictionary, described, fitted
 from ..sae import BY_RANK, SAEConfig
 from ..settings import PROFILES, setting
 from ..stats import mean_interval
 from ..sweep import ENGINES
+from ..ways import WAYS, check_dictionary, described, fitted
 
 SECTION = "dictionary_scaling"
 VERSION = 1

@@ -17,11 +17,11 @@ import scipy.stats
 from ..data import sparse_parity
 from ..ledger import Estimate
 from ..parity_networks import Networks, trained
-from ..parity_saes import check_dictionary, described, fitted
 from ..sae import SAEConfig
 from ..settings import PROFILES, setting
 from ..stats import mean_interval
 from ..sweep import ENGINES
+from ..ways import check_dictionary, described, fitted
 
 SECTION = "dropout"
 VERSION = 1

@@ -1,4 +1,4 @@
-"""The ways in which the parity chapters fit sparse autoencoders, and what they keep of each.
+"""The ways in which chapters fit sparse autoencoders to one layer, and what they keep of each.
 
 The paper's text describes a tied autoencoder on activations; the numbers of its figure 4 come from
 an untied one on pre-activations, fitted to about 1,000 samples for 300 epochs. Here is either, the
@@ -17,10 +17,12 @@ from torch import Tensor
 
 from .dictionary import codes, directions, nearest_cosines, neurons_per_direction
 from .entropy import effective_features, participation_ratio
-from .parity_networks import POST, PRE
 from .recipe import fit_for_epochs
 from .sae import SAE, SAEConfig
 from .solver import fit
+
+PRE, POST = "pre", "post"
+"""Sites of a hidden layer: its pre-activations, and its activations."""
 
 
 class Way(NamedTuple):
@@ -29,7 +31,7 @@ class Way(NamedTuple):
     architecture: str
     """Of `superpos.sae.ARCHITECTURES`."""
     site: str
-    """Where activations are read."""
+    """Where activations are read, `PRE` or `POST`."""
     converges: bool
     """Whether the fit goes on until the loss stands still, or for a number of epochs."""
     label: str
@@ -89,7 +91,7 @@ def fitted(
 
     Args:
         way: its name.
-        activations: by site, `[members, samples, neurons]`, as `trained` reads them.
+        activations: by site, `[members, samples, neurons]`.
         config: dictionary, l1 or k, and limits; the architecture is the way's own.
         seeds: one per member.
         epochs: for a way that does not converge, when to keep a copy.

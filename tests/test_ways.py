@@ -10,11 +10,10 @@ import pytest
 import torch
 
 from superpos.entropy import effective_features
-from superpos.parity_networks import POST, PRE
-from superpos.parity_saes import RECIPE_BATCH, WAYS, Fitted, described, fitted
 from superpos.recipe import fit_for_epochs
 from superpos.sae import SAE, SAEConfig
 from superpos.solver import fit
+from superpos.ways import POST, PRE, RECIPE_BATCH, WAYS, Fitted, described, fitted
 
 MEMBERS, SAMPLES, NEURONS = 2, 80, 5
 
