@@ -86,7 +86,7 @@ def fit(
     x = checked(activations, device)
     seeds = paired_seeds(x, seeds)
     members = len(seeds)
-    plan = _plan(config, x, at_once)
+    plan = plan_of(config, x, at_once)
     group = max(1, plan.at_once // plan.starts)
     parts = []
     with tqdm(total=members, desc="autoencoders", disable=not progress, leave=False) as bar:
@@ -99,7 +99,7 @@ def fit(
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """Sizes that follow from the layer's width and the device."""
 
     batch: int
@@ -109,7 +109,7 @@ class _Plan:
     rate: float
 
 
-def _plan(config: SAEConfig, x: torch.Tensor, at_once: int | None) -> _Plan:
+def plan_of(config: SAEConfig, x: torch.Tensor, at_once: int | None) -> Plan:
     """Wider layers get larger batches, longer rounds and fewer starts."""
     samples, neurons = x.shape[-2:]
     batch = min(samples, max(128, min(256, neurons // 2)))
@@ -119,15 +119,15 @@ def _plan(config: SAEConfig, x: torch.Tensor, at_once: int | None) -> _Plan:
         budget = 2**19 if x.device.type == "cpu" else 2**27
         at_once = max(1, budget // (batch * config.dictionary(neurons)))
     rate = RATE * (batch / 128) ** 0.25 if batch > 128 else RATE
-    return _Plan(batch, steps, starts, at_once, rate)
+    return Plan(batch, steps, starts, at_once, rate)
 
 
-def _fit_group(x: torch.Tensor, config: SAEConfig, plan: _Plan, seeds: Sequence[int]) -> Fit:
+def _fit_group(x: torch.Tensor, config: SAEConfig, plan: Plan, seeds: Sequence[int]) -> Fit:
     """Fit members that are computed together: starts, choice of the best, rounds."""
     members = len(seeds)
     orders = [Order(seed, x.shape[-2], plan.batch) for seed in seeds]
     best = _best_start(x, config, plan, seeds, orders)
-    loss, features, fires = _state(best, x)
+    loss, features, fires = state_of(best, x)
     history, rounds = [loss.clone()], torch.ones(members, dtype=torch.long)
     active = torch.arange(members)
     power = x.square().mean((-2, -1)).cpu().double() if best.scale is None else torch.ones(1)
@@ -136,11 +136,11 @@ def _fit_group(x: torch.Tensor, config: SAEConfig, plan: _Plan, seeds: Sequence[
         part = _own(x, active)
         trial = best.select(active)
         own = [orders[i] for i in active]
-        _round(trial, part, own, plan, rate=POLISH * plan.rate, fires=fires[active])
-        new_loss, new_features, new_fires = _state(trial, part)
-        still = _still(loss[active], new_loss, config.tolerance, floor[active]) & _still(
-            features[active], new_features, config.tolerance
-        )
+        run_round(trial, part, own, plan, rate=POLISH * plan.rate, fires=fires[active])
+        new_loss, new_features, new_fires = state_of(trial, part)
+        still = stands_still(
+            loss[active], new_loss, config.tolerance, floor[active]
+        ) & stands_still(features[active], new_features, config.tolerance)
         better = new_loss <= loss[active]
         for name, value in best.tensors().items():
             value[active[better]] = getattr(trial, name)[better]
@@ -157,7 +157,7 @@ def _fit_group(x: torch.Tensor, config: SAEConfig, plan: _Plan, seeds: Sequence[
 
 
 def _best_start(
-    x: torch.Tensor, config: SAEConfig, plan: _Plan, seeds: Sequence[int], orders: list[Order]
+    x: torch.Tensor, config: SAEConfig, plan: Plan, seeds: Sequence[int], orders: list[Order]
 ) -> SAE:
     """First round from several starts per member; the state with the lowest loss of each."""
     starts = [(i, start) for i in range(len(seeds)) for start in range(plan.starts)]
@@ -174,7 +174,7 @@ def _best_start(
             [HEAT if start % 2 else heats[i % len(heats)] for i, start in chosen],
             dtype=torch.float64,  # so that rounding to single precision hides the last digits
         )
-        _round(sae, part, copies, plan, rate=plan.rate, heat=heat)
+        run_round(sae, part, copies, plan, rate=plan.rate, heat=heat)
         losses.append(sae.losses(part)[0])
         kept.append(sae)
     for order, state in zip(orders, saved, strict=True):
@@ -223,11 +223,11 @@ def _first_heats(x: torch.Tensor, config: SAEConfig) -> list[float]:
     return (BEGIN * typical / config.l1).clamp(1 / HEAT, HEAT).tolist()
 
 
-def _round(
+def run_round(
     sae: SAE,
     x: torch.Tensor,
     orders: Sequence[Order],
-    plan: _Plan,
+    plan: Plan,
     *,
     rate: float,
     heat: torch.Tensor | None = None,
@@ -277,7 +277,7 @@ def _thresholds(sae: SAE, x: torch.Tensor) -> torch.Tensor:
     return torch.stack(thresholds)
 
 
-def _state(sae: SAE, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def state_of(sae: SAE, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Loss and F of every member on the CPU, F nan where every code is zero; which codes fire."""
     loss, sums = sae.losses(x)
     features = torch.full_like(loss, math.nan)
@@ -287,7 +287,7 @@ def _state(sae: SAE, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch
     return loss.cpu(), features.cpu(), sums > 0
 
 
-def _still(
+def stands_still(
     old: torch.Tensor, new: torch.Tensor, tolerance: float, floor: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Whether values changed by less than a share or a floor; nan twice counts as still."""

@@ -149,10 +149,10 @@ def test_a_tied_sae_prefers_two_codes_per_neuron_to_the_true_features():
     bias = torch.full((1, 40), -0.02)
     bias[:, 20:] = -5.0  # the other half of the dictionary starts and stays off
     informed = SAE(config, directions, bias)
-    plan = solver._plan(config, x, None)
+    plan = solver.plan_of(config, x, None)
     for seed in range(2):
         order = solver.Order(seed, x.shape[1], plan.batch)
-        solver._round(informed, x, [order], plan, rate=0.005)
+        solver.run_round(informed, x, [order], plan, rate=0.005)
     assert models.path[-1][1][0] > 2.2
     assert living == 10
     assert found.loss.item() <= informed.losses(x)[0].item() * 1.005
