@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .data import Modular
 from .dictionary import codes
-from .entropy import effective_features, hill_number
+from .entropy import effective_features, hill_number, participation_ratio
 from .fourier import embedding_power, purity, wave
 from .llc import SGLD, llc
 from .modular_networks import TwoPathMLP
@@ -68,11 +68,15 @@ def dictionaries(
 
     Returns:
         For every way `features`, `hill0`, `hill2`, `hill_infinity`, `explained`, `active` and
-        `loss`, followed by `_` and its name; `converged` of the tied ones; and `purity_neurons` and
-        `purity_codes`, how nearly neurons and codes of `relay` follow a single frequency.
+        `loss`, followed by `_` and its name, all over the samples it was fitted to; `converged` and
+        `rounds` of the tied ones; `purity_neurons` and `purity_codes`, how nearly neurons and codes
+        of `relay` follow a single frequency; and of the activations `rms`, their root mean square,
+        and `dimension`, the participation ratio of their covariance.
     """
     pairs = data.pairs
-    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))
+    # a stream of its own: that of the split would put the training pairs first
+    generator = torch.Generator().manual_seed(1_000_003 * seed + 500_009)
+    order = torch.randperm(len(pairs), generator=generator)
     with torch.no_grad():
         pre = torch.stack([network.pre(pairs[order.to(pairs.device)]) for network in networks])
         sites = {PRE: pre, POST: networks[0].activation(pre)}
@@ -86,6 +90,10 @@ def dictionaries(
         **_described("relay", handed.sae, sites[POST]),
         "converged_starts": starts.converged,
         "converged_relay": handed.converged,
+        "rounds_starts": starts.rounds,
+        "rounds_relay": handed.rounds,
+        "rms": sites[POST].square().mean((-2, -1)).sqrt(),
+        "dimension": participation_ratio(torch.stack([torch.cov(x.double().T) for x in grids])),
         "purity_neurons": [purity(x, residues).mean() for x in grids],
         "purity_codes": [
             _code_purity(handed.sae.select([place]), x, residues) for place, x in enumerate(grids)
@@ -113,25 +121,28 @@ def coefficients(
         kept: places of the checkpoints whose traces are kept.
 
     Returns:
-        For every sampler `llc`, its `error`, how many chains `diverged` or were `lost`, their last
-        `distance` and, where kept, their thinned `trace` in units of the coefficient.
+        For every sampler `llc`, its `error` over chains (all checkpoints share their noise, so it is
+        not independent from one to the next), each of the `chains`, how many of them `diverged` or
+        were `lost`, their last `distance` and, where kept, their thinned `trace` in units of the
+        coefficient.
     """
     ceiling = CEILING * math.log(int(data.pairs.max()) + 1)
     columns: dict[str, Any] = {}
-    for name, values in SAMPLERS.items():
+    for number, (name, values) in enumerate(SAMPLERS.items()):
         sampler = SGLD(
             **values, chains=chains, burn_in=burn_in, draws=draws,
             ceiling=ceiling if name == "local" else math.inf,
         )  # fmt: skip
         found = llc(
             networks, data.pairs[data.train], data.answers[data.train], classification_loss,
-            sampler, seed=seed,
+            sampler, seed=len(SAMPLERS) * seed + number,
         )  # fmt: skip
         level = found.initial[:, None] + found.trace[..., burn_in:].double().mean(-1)
         pieces = found.trace.tensor_split(min(POINTS, found.trace.shape[-1]), dim=-1)
         thin = sampler.inverse_temperature * torch.stack([own.mean(-1) for own in pieces], -1)
         columns |= {
             f"llc_{name}": found.mean, f"error_{name}": found.error,
+            f"chains_{name}": [_rounded(own) for own in found.chains],
             f"diverged_{name}": found.diverged.sum(-1),
             f"lost_{name}": (~(level <= ceiling)).sum(-1),
             f"distance_{name}": found.distance.mean(-1), f"trace_{name}": _where(kept, thin),
@@ -150,14 +161,18 @@ def embeddings(
         kept: places of the checkpoints whose `power` and `plane` are kept.
 
     Returns:
-        `frequencies`, their effective number, exp(entropy) of the shares of power; `strongest`, the
+        `weight_norm`, the norm of all weights; `frequencies`, their effective number, exp(entropy) of the shares of power; `strongest`, the
         strongest one at the last checkpoint; `power`, the shares; `plane`, the residues in the
         plane of the strongest one.
     """
     rows = torch.stack([network.embedding.weight.detach() for network in networks]).cpu()
     power = embedding_power(rows, residues)
     strongest = int(power[-1].argmax()) + 1
+    norms = [
+        torch.cat([value.detach().flatten() for value in n.parameters()]).norm() for n in networks
+    ]
     return {
+        "weight_norm": norms,
         "frequencies": effective_features(power),
         "strongest": [strongest] * len(networks),
         "power": _where(kept, power / power.sum(-1, keepdim=True)),
@@ -198,7 +213,12 @@ def _code_purity(sae: SAE, x: Tensor, residues: Tensor) -> Tensor:
 
 def _where(kept: Collection[int], values: Tensor) -> list[list | None]:
     """Rounded lists at the places that are kept, else None."""
-    return [
-        own.double().cpu().numpy().round(4).tolist() if place in kept else None
-        for place, own in enumerate(values)
-    ]
+    return [_rounded(own) if place in kept else None for place, own in enumerate(values)]
+
+
+def _rounded(values: Tensor) -> list:
+    """Nested lists of four digits after the point; None for what is not finite."""
+    if values.ndim > 1:
+        return [_rounded(own) for own in values]
+    numbers = values.double().cpu().numpy().round(4).tolist()
+    return [number if math.isfinite(number) else None for number in numbers]

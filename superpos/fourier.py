@@ -43,7 +43,10 @@ def embedding_power(embedding: Tensor, order: Tensor) -> Tensor:
         `[..., size // 2]`, double.
     """
     waves = torch.fft.rfft(embedding[..., order.to(embedding.device), :].double(), dim=-2)
-    return waves.abs().square().sum(-1)[..., 1:]
+    power = 2 * waves.abs().square().sum(-1)[..., 1:]
+    if len(order) % 2 == 0:
+        power[..., -1] /= 2  # the highest frequency has no sine
+    return power
 
 
 def wave(embedding: Tensor, order: Tensor, frequency: int) -> Tensor:

@@ -102,8 +102,8 @@ def llc(
 ) -> Coefficients:
     """Estimate the local learning coefficient of every network.
 
-    A network's result depends on its weights, the samples, the sampler and the seed alone, up to
-    rounding, whatever the others are.
+    A network's result depends on its weights, the samples, the sampler, the seed and the kind of
+    device alone, up to rounding, whatever the others are.
 
     Args:
         networks: modules of one architecture on one device, without buffers that change; all
@@ -180,7 +180,7 @@ def _sampled(model: _Flat, center: Tensor, sampler: SGLD, seed: int) -> tuple[Te
     """Run all chains of some networks, whose weights are `center` `[networks, parameters]`."""
     samples, device = len(model.inputs), center.device
     generators = [
-        torch.Generator(device).manual_seed(1_000_003 * seed + chain)
+        torch.Generator(device).manual_seed(1_000_003 * seed + 700_001 + chain)
         for chain in range(sampler.chains)
     ]
     whole = torch.arange(samples, device=device)

@@ -56,6 +56,11 @@ def relay(
         ValueError: activations that are not those of a series, or as in `fit`.
     """
     config = config or SAEConfig()
+    if config.normalize or config.architecture == "batchtopk":
+        raise ValueError(
+            "autoencoders that normalize, and batchtopk ones, hold numbers of their own layer and "
+            "cannot be handed on; take another architecture, without normalize."
+        )
     x = checked(activations, device)
     if x.ndim != 3:
         raise ValueError(
@@ -71,7 +76,7 @@ def relay(
     for _ in tqdm(range(passes), desc="passes", disable=not progress, leave=False):
         if not series.hand_on(reach):
             break
-    return own, series.fit()
+    return own, series.fit(reach)
 
 
 class _Series:
@@ -116,26 +121,33 @@ class _Series:
     def _go_on(self, trial: SAE, chosen: Tensor) -> None:
         """A round of some layers from the given dictionaries; kept where the loss is lower."""
         x = self.x[chosen.to(self.x.device)]
+        first = trial.select(torch.arange(len(chosen)))
         loss, features, fires = state_of(trial, x)
         run_round(
             trial, x, [self.orders[i] for i in chosen], self.plan,
             rate=POLISH * self.plan.rate, fires=fires,
         )  # fmt: skip
         new_loss, new_features, _ = state_of(trial, x)
-        tolerance = self.config.tolerance
-        self.still[chosen] = stands_still(loss, new_loss, tolerance) & stands_still(
-            features, new_features, tolerance
-        )
-        better = new_loss < self.loss[chosen]
+        tolerance, floor = self.config.tolerance, 1e-6 * x.square().mean((-2, -1)).cpu().double()
+        self.still[chosen] = stands_still(features, new_features, tolerance)
+        self.still[chosen] &= stands_still(loss, new_loss, tolerance, floor)
+        self._keep(first, chosen, loss, features)
+        self._keep(trial, chosen, new_loss, new_features)
+        self.rounds[chosen] += 1
+
+    def _keep(self, sae: SAE, chosen: Tensor, loss: Tensor, features: Tensor) -> None:
+        """Take over dictionaries for some layers where their loss is lower."""
+        better = loss < self.loss[chosen]
         kept = chosen[better]
         for name, value in self.sae.tensors().items():
-            value[kept.to(value.device)] = getattr(trial, name)[better.to(value.device)]
-        self.loss[kept], self.features[kept] = new_loss[better], new_features[better]
-        self.rounds[chosen] += 1
+            value[kept.to(value.device)] = getattr(sae, name)[better.to(value.device)]
+        self.loss[kept], self.features[kept] = loss[better], features[better]
         self.new[kept] = True
 
-    def fit(self) -> Fit:
-        """What has been reached."""
+    def fit(self, reach: Sequence[int]) -> Fit:
+        """What has been reached; where a better dictionary is in reach, it has not converged."""
+        if len(self.history) > 1:
+            self.still &= self._sources(reach) == torch.arange(len(self.x))
         return Fit(
             self.sae, self.loss, self.features, self.still, self.rounds, torch.stack(self.history)
         )

@@ -29,6 +29,24 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
     return _estimate(mean, mean - half, mean + half)
 
 
+def difference(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Estimate | None:
+    """Difference of two groups' means with Welch's interval.
+
+    Args:
+        first: one number per repeat, `[repeats]`.
+        second: those it is compared with.
+        level: coverage.
+
+    Returns:
+        Mean of the first minus mean of the second; None if a group has fewer than two values.
+    """
+    first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if min(first.size, second.size) < 2:
+        return None
+    found = scipy.stats.ttest_ind(first, second, equal_var=False).confidence_interval(level)
+    return _estimate(first.mean() - second.mean(), found.low, found.high)
+
+
 def correlation(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Estimate:
     """Pearson correlation with Fisher's interval.
 

@@ -92,7 +92,7 @@ class Decay(NamedTuple):
     """Highest value of the running mean of three checkpoints."""
     early: float
     """Share of the fall from there to the level after the transition that is over when the
-    transition begins."""
+    transition begins; nan if the peak comes later, or nothing falls."""
     order: float
     """Spearman correlation with the step between peak and beginning; -1 if every checkpoint is
     lower than the one before. nan with fewer than four checkpoints."""
@@ -118,4 +118,5 @@ def decay(steps: ArrayLike, values: ArrayLike, around: Transition) -> Decay:
         else float("nan")
     )
     peak = float(smooth[top])
-    return Decay(peak, (peak - at_begin) / (peak - after), float(order))
+    falls = middles[top] < around.begin and peak > after
+    return Decay(peak, (peak - at_begin) / (peak - after) if falls else float("nan"), float(order))

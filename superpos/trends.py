@@ -21,7 +21,7 @@ class Change(NamedTuple):
     """A step between two points of a series."""
 
     time: Estimate
-    """When, halfway between the points it lies between."""
+    """When, halfway between the points it lies between; its interval holds both of them."""
     size: Estimate
     """How high; negative for a fall."""
 
@@ -58,10 +58,10 @@ def series_correlation(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Estim
         ValueError: series of different or too small lengths, or one that does not vary.
     """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    if x.shape != y.shape or x.ndim != 1 or len(x) < 8 or np.ptp(x) == 0 or np.ptp(y) == 0:
+    if x.shape != y.shape or x.ndim != 1 or len(x) < 8 or not np.ptp(x) > 0 or not np.ptp(y) > 0:
         raise ValueError(
             f"series have shapes {x.shape} and {y.shape}; give two of one length, at least 8, that "
-            "vary."
+            "are finite and vary."
         )
     r, pairs = float(np.corrcoef(x, y)[0, 1]), effective_pairs(x, y)
     if pairs <= 3:
@@ -99,8 +99,9 @@ def change_point(
     residuals (Kuensch 1989) in blocks of about the cube root of the length, times two.
 
     Args:
-        times: rising, `[times]`.
-        x: the series, `[times]`.
+        times: rising, evenly spaced, `[times]`.
+        x: the series, `[times]`, finite. A step is found in any series; its size alone is no
+            evidence that there is one.
         seed: of the bootstrap.
         resamples: number of resampled series.
         level: coverage.
@@ -110,10 +111,10 @@ def change_point(
     """
     times, x = np.asarray(times, dtype=float), np.asarray(x, dtype=float)
     n = len(x)
-    if times.shape != x.shape or n < 4 * MARGIN:
+    if times.shape != x.shape or n < 4 * MARGIN or not np.isfinite(x).all():
         raise ValueError(
             f"times have shape {times.shape}, the series {x.shape}; give two of one length, at "
-            f"least {4 * MARGIN}."
+            f"least {4 * MARGIN}, without nan or infinity."
         )
     (place,), (size,), fitted = _steps(x[None])
     block = 2 * round(n ** (1 / 3))
@@ -122,10 +123,11 @@ def change_point(
     index = (first[..., None] + np.arange(block)).reshape(resamples, -1)[:, :n]
     residuals = x - fitted[0]
     places, sizes, _ = _steps(fitted + (residuals - residuals.mean())[index])
-    middles = (times[1:] + times[:-1]) / 2
     tails = (1 - level) / 2, (1 + level) / 2
+    first, last = np.quantile(places, tails, method="nearest")
+    middle, low, high = (times[place - 1] + times[place]) / 2, times[first - 1], times[last]
     return Change(
-        _interval(middles[place - 1], np.quantile(middles[places - 1], tails)),
+        Estimate(float(middle), float(min(middle, low)), float(max(middle, high))),
         _interval(size, np.quantile(sizes, tails)),
     )
 

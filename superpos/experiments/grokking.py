@@ -7,21 +7,28 @@ ways, and the local learning coefficient, sampled in two.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 
-from ..checkpoints import coefficients, dictionaries, embeddings, plain
+from ..checkpoints import SAMPLERS, WAYS, coefficients, dictionaries, embeddings, plain
 from ..data import Modular, modular
 from ..data.modular import OPERATIONS, check_fraction, check_prime
 from ..fourier import cyclic_order
+from ..ledger import Estimate
 from ..modular_networks import Trajectory, checkpoint_steps, trained
 from ..sae import SAEConfig
 from ..settings import PROFILES, setting
+from ..stats import difference, mean_interval
 from ..sweep import ENGINES
+from ..transition import MIDDLE, Transition, decay, fall, levels, passing, transition
+from ..trends import change_point, effective_pairs, series_correlation, without_trend
 
 SECTION = "grokking"
 VERSION = 1
@@ -31,6 +38,9 @@ KINDS = ("grokking", "shuffled", "no_decay")
 """`grokking`: the task. `shuffled`: the training pairs have each other's answers, so that there is
 nothing to generalize. `no_decay`: the task without weight decay."""
 JUDGED = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
+CLAIMED = ("recipe", "relay")  # ways that every claim is put to; falls are put to all
+MEMORIZED = 0.99  # training accuracy from which on a network counts as having memorized
+R_FIELDS = {"r": "value", "low": "low", "high": "high"}
 FRAMES = 16  # checkpoints whose embedding is kept
 
 
@@ -39,10 +49,10 @@ class Settings:
     """Parameters of the notebook."""
 
     profile: str = setting("quick", "which profile's values these are", choices=PROFILES)
-    prime: int = setting(53, "modulus; a prime number", low=2, high=499)
+    prime: int = setting(53, "modulus; a prime number from 5 on", low=5, high=499)
     operation: str = setting("add", "what is learned", choices=tuple(OPERATIONS))
     train_fraction: float = setting(0.4, "share of the pairs that are trained on")
-    embedding: int = setting(12, "axes of the embedding", low=1)
+    embedding: int = setting(12, "axes of the embedding", low=2)
     hidden: int = setting(48, "neurons N of the hidden layer", low=2, high=4096)
     steps: int = setting(15_000, "training steps", low=100)
     decay: float = setting(1e-3, "weight decay, added to the gradient", low=0.0)
@@ -69,6 +79,11 @@ class Settings:
         """A modulus must be prime, and pairs must be left to train and to test on."""
         check_prime(self.prime)
         check_fraction(self.train_fraction, self.prime)
+        most = max(self.checkpoints, self.control_checkpoints)
+        if self.steps < 10 * most:
+            raise ValueError(
+                f"steps is {self.steps} for {most} checkpoints; give at least ten steps for each."
+            )
 
 
 @dataclass(frozen=True)
@@ -119,13 +134,13 @@ def conditions(settings: Settings) -> list[Condition]:
 def run(condition: Condition, *, device: str) -> list[dict[str, Any]]:
     """Train, and measure every checkpoint: one row each.
 
-    The embedding and the chains' traces are kept at some checkpoints, evenly over training.
+    The embedding and the chains' traces are kept at some checkpoints: evenly over training, early
+    on, and nearest to the middle of the transition.
     """
     whole, even = checkpoint_steps(condition.steps, condition.checkpoints)
-    shown = {*even[:: math.ceil(len(even) / FRAMES)], whole[-1]}
-    kept = [place for place, step in enumerate(whole) if step in shown]
     trajectory = _trajectory(replace(condition, seed=0), device)  # all seeds share one call
     networks = [own[condition.seed] for own in trajectory.networks]
+    kept = _kept(whole, even, trajectory.test_accuracy[:, condition.seed])
     data = _data(condition, condition.seed, device)
     residues = cyclic_order(condition.prime, condition.operation)
     config = SAEConfig(
@@ -152,6 +167,13 @@ def run(condition: Condition, *, device: str) -> list[dict[str, Any]]:
     ]
 
 
+def _kept(whole: list[int], even: list[int], accuracy: torch.Tensor) -> list[int]:
+    early = [step for step in whole if step < even[1]]
+    shown = {*even[:: math.ceil(len(even) / FRAMES)], *early[:: max(1, len(early) // 3)], whole[-1]}
+    places = {place for place, step in enumerate(whole) if step in shown}
+    return sorted({*places, int((accuracy - MIDDLE).abs().argmin())})
+
+
 @lru_cache(maxsize=3)
 def _trajectory(condition: Condition, device: str) -> Trajectory:
     """Networks of all seeds of a condition's kind."""
@@ -168,3 +190,138 @@ def _data(condition: Condition, seed: int, device: torch.device | str) -> Modula
         condition.prime, condition.operation, train_fraction=condition.train_fraction, seed=seed,
         shuffled=condition.kind == "shuffled", device=device,
     )  # fmt: skip
+
+
+def networks(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per network: when it memorizes and generalizes, and what becomes of F and the LLC.
+
+    Returns:
+        `kind`, `seed`; `memorized`, `begin`, `middle`, `end` in steps, nan for what never comes;
+        `accuracy`, the last on test pairs. For every way `before`, `after` and `fall` around the
+        transition, `rise` while memorizing, and, where F takes a step down afterwards, `lag`, its
+        distance from the middle of the transition in lengths of the transition, with `lag_low` and
+        `lag_high`. For every sampler `peak`, `early` and `order` (`superpos.transition.Decay`).
+    """
+    found = []
+    for (kind, seed), rows in frame.groupby(["kind", "seed"]):
+        rows = _evenly(rows)
+        around = transition(rows["step"], rows["test_accuracy"])
+        about = {"kind": kind, "seed": seed, "accuracy": rows["test_accuracy"].iloc[-1]}
+        memorized = passing(rows["step"], rows["train_accuracy"], MEMORIZED)
+        about["memorized"] = math.nan if memorized is None else memorized
+        if around is not None:
+            about |= around._asdict()
+            for way in WAYS:
+                about |= {f"{k}_{way}": v for k, v in _of_way(rows, way, around, memorized).items()}
+            for name in SAMPLERS:
+                course = decay(rows["step"], rows[f"llc_{name}"].astype(float), around)
+                about |= {f"{key}_{name}": value for key, value in course._asdict().items()}
+        found.append(about)
+    table = pd.DataFrame(found)
+    return table.reindex(columns=list(dict.fromkeys([*table.columns, *Transition._fields])))
+
+
+def _evenly(rows: pd.DataFrame) -> pd.DataFrame:
+    """A network's evenly spaced checkpoints, in their order."""
+    return rows[rows["even"].astype(bool)].sort_values("step")
+
+
+def _of_way(
+    rows: pd.DataFrame, way: str, around: Transition, memorized: float | None
+) -> dict[str, float]:
+    """What becomes of one network's F, as `networks` says."""
+    steps, values = rows["step"].to_numpy(), rows[f"features_{way}"].astype(float).to_numpy()
+    before, after = levels(steps, values, around)
+    found = {"before": before, "after": after, "fall": fall(steps, values, around)}
+    if memorized is None:
+        return found
+    found["rise"] = np.interp(memorized, steps, values) / values[0] - 1
+    later = steps >= memorized
+    change = change_point(steps[later], values[later])
+    if change.size.value < 0:
+        length = around.end - around.begin
+        lag, low, high = ((own - around.middle) / length for own in change.time[:3])
+        found |= {"lag": lag, "lag_low": low, "lag_high": high}
+    return found
+
+
+def correlations(frame: pd.DataFrame, way: str, sampler: str) -> pd.DataFrame:
+    """r(F, LLC) over the evenly spaced checkpoints of every network.
+
+    Returns:
+        Columns `kind`, `seed`; `r`, `low`, `high`, with an interval that respects autocorrelation,
+        and `pairs`, how many independent ones it rests on; the same followed by `_detrended` after
+        the slow trend of each series is removed.
+    """
+    found = []
+    for (kind, seed), rows in frame.groupby(["kind", "seed"]):
+        rows = _evenly(rows).dropna(subset=[f"features_{way}", f"llc_{sampler}"])
+        x, y = (rows[name].astype(float) for name in (f"features_{way}", f"llc_{sampler}"))
+        about = {"kind": kind, "seed": seed}
+        for ending, a, b in (("", x, y), ("_detrended", without_trend(x), without_trend(y))):
+            r = series_correlation(a, b)
+            about |= {f"{name}{ending}": getattr(r, field) for name, field in R_FIELDS.items()}
+            about[f"pairs{ending}"] = effective_pairs(a, b)
+        found.append(about)
+    return pd.DataFrame(found)
+
+
+def control_falls(frame: pd.DataFrame, way: str) -> list[float]:
+    """How far F falls in each network that only memorizes, at the times when others generalize.
+
+    The mean over the transitions of all networks that have one, of the fall over the same steps.
+    """
+    around = [
+        Transition(*row) for row in networks(frame)[list(Transition._fields)].dropna().to_numpy()
+    ]
+    falls = []
+    for _, rows in frame[frame["kind"] != "grokking"].groupby(["kind", "seed"]):
+        rows = _evenly(rows)
+        values = rows[f"features_{way}"].astype(float)
+        falls.append(float(np.mean([fall(rows["step"], values, each) for each in around])))
+    return [value for value in falls if math.isfinite(value)]
+
+
+def estimates(frame: pd.DataFrame, settings: Settings) -> dict[str, Estimate]:
+    """Values for the claims. What a run does not hold has no value.
+
+    Intervals are over networks that reach the transition; notes say how many of all those are.
+    """
+    table = networks(frame)
+    table = table[table["kind"] == "grokking"]
+    asked = [f"{name}_{way}" for name in ("fall", "lag") for way in WAYS]
+    asked += [f"{name}_{way}" for name in ("before", "rise") for way in CLAIMED]
+    asked += [f"{name}_{sampler}" for name in ("peak", "early", "order") for sampler in SAMPLERS]
+    found = {name: _over(table[name]) for name in asked if name in table.columns}
+    for way, sampler in itertools.product(CLAIMED, SAMPLERS):
+        rows = correlations(frame, way, sampler)
+        rows = rows[rows["kind"] == "grokking"]
+        found[f"r_{way}_{sampler}"] = _correlation(rows)
+    for way in WAYS:
+        if f"fall_{way}" in table.columns:
+            falls = table[f"fall_{way}"].dropna()
+            found[f"control_{way}"] = difference(falls, control_falls(frame, way))
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _over(values: pd.Series) -> Estimate | None:
+    """Mean over networks; the note says how many have a value if not all do."""
+    known = values.dropna().astype(float)
+    if len(known) == 0:
+        return None
+    if len(known) == 1:
+        value = float(known.iloc[0])
+        return Estimate(value, value, value, "one network, no interval")
+    note = "" if len(known) == len(values) else f"{len(known)} of {len(values)} networks"
+    return mean_interval(known)._replace(note=note)
+
+
+def _correlation(rows: pd.DataFrame) -> Estimate:
+    """Mean of networks' correlations; of a single one, with its own interval."""
+    each = ", ".join(
+        f"{r:.2f} ({detrended:.2f} without the trend)"
+        for r, detrended in zip(rows["r"], rows["r_detrended"], strict=True)
+    )
+    if len(rows) == 1:
+        return Estimate(*(float(rows[name].iloc[0]) for name in R_FIELDS), f"one network: {each}")
+    return mean_interval(rows["r"])._replace(note=f"by seed {each}")
