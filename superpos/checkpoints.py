@@ -121,10 +121,9 @@ def coefficients(
         kept: places of the checkpoints whose traces are kept.
 
     Returns:
-        For every sampler `llc`, its `error` over chains (all checkpoints share their noise, so it is
-        not independent from one to the next), each of the `chains`, how many of them `diverged` or
-        were `lost`, their last `distance` and, where kept, their thinned `trace` in units of the
-        coefficient.
+        For every sampler `llc`, its `error` over chains (checkpoints share their noise, so errors of
+        neighbors are alike), each of the `chains`, how many of them `diverged` or were `lost`,
+        their last `distance` and, where kept, their thinned `trace` in units of the coefficient.
     """
     ceiling = CEILING * math.log(int(data.pairs.max()) + 1)
     columns: dict[str, Any] = {}
@@ -161,9 +160,9 @@ def embeddings(
         kept: places of the checkpoints whose `power` and `plane` are kept.
 
     Returns:
-        `weight_norm`, the norm of all weights; `frequencies`, their effective number, exp(entropy) of the shares of power; `strongest`, the
-        strongest one at the last checkpoint; `power`, the shares; `plane`, the residues in the
-        plane of the strongest one.
+        `weight_norm`, the norm of all weights; `frequencies`, their effective number, exp(entropy)
+        of the shares of power; `strongest`, the strongest one at the last checkpoint; `power`, the
+        shares; `plane`, the residues in the plane of the strongest one.
     """
     rows = torch.stack([network.embedding.weight.detach() for network in networks]).cpu()
     power = embedding_power(rows, residues)
