@@ -121,8 +121,8 @@ def coefficients(
         kept: places of the checkpoints whose traces are kept.
 
     Returns:
-        For every sampler `llc`, its `error` over chains (checkpoints share their noise, so errors of
-        neighbors are alike), each of the `chains`, how many of them `diverged` or were `lost`,
+        For every sampler `llc`, its `error` over chains (checkpoints share their noise, so that
+        neighbors err alike), each of the `chains`, how many of them `diverged` or were `lost`,
         their last `distance` and, where kept, their thinned `trace` in units of the coefficient.
     """
     ceiling = CEILING * math.log(int(data.pairs.max()) + 1)

@@ -82,10 +82,18 @@ def checkpoint_steps(steps: int, count: int) -> tuple[list[int], list[int]]:
     Returns:
         All checkpoints, and the evenly spaced ones among them, which begin with 0 and end with
         `steps`.
+
+    Raises:
+        ValueError: fewer than two checkpoints, or more than steps.
     """
+    if count < 2 or steps < count - count // EARLY - 1:
+        raise ValueError(
+            f"{count} checkpoints of {steps} steps cannot be kept apart; give at least two "
+            "checkpoints, and as many steps."
+        )
     even = np.linspace(0, steps, count - count // EARLY).round().astype(int).tolist()
-    early = np.geomspace(min(10, even[1]), even[1], count // EARLY + 1).round().astype(int)
-    return sorted({*even, *early.tolist()}), even
+    early = np.geomspace(min(10, even[1]), even[1], count // EARLY, endpoint=False)
+    return sorted({*even, *early.round().astype(int).tolist()}), even
 
 
 def trained(

@@ -21,6 +21,7 @@ from .solver import POLISH, Fit, fit, plan_of, run_round, stands_still, state_of
 
 REACH = (1, 2, 4, 8)
 """How far along the series a dictionary may come from, in layers."""
+MARGIN = 1e-6  # share by which a loss must be lower; rounding alone makes none
 
 
 def relay(
@@ -96,12 +97,14 @@ class _Series:
         source = self._sources(reach)
         self.still &= source == torch.arange(len(source))
         active = (~self.still).nonzero().squeeze(1)
+        if len(active) == 0:
+            return False
         self.new = torch.zeros_like(self.still)
         before = self.sae.select(torch.arange(len(source)))  # a pass hands on what it found
         for chosen in active.split(self.plan.at_once):
             self._go_on(before.select(source[chosen]), chosen)
         self.history.append(self.loss.clone())
-        return len(active) > 0
+        return True
 
     def _sources(self, reach: Sequence[int]) -> Tensor:
         """For every layer, the layer whose dictionary has the lowest loss on it, `[layers]`."""
@@ -114,7 +117,7 @@ class _Series:
             if len(asked) == 0:
                 continue
             loss = self.sae.select(other[asked]).losses(self.x[asked])[0].cpu().to(lowest.dtype)
-            better = loss < lowest[asked]
+            better = loss < lowest[asked] * (1 - MARGIN)
             source[asked[better]], lowest[asked[better]] = other[asked[better]], loss[better]
         return source
 

@@ -93,7 +93,7 @@ def check_fraction(train_fraction: float, prime: int) -> int:
     if count < 1:
         raise ValueError(
             f"train_fraction is {train_fraction}, which is less than one of {total} pairs; "
-            f"give at least {1 / total:.2g}."
+            f"give at least {2 / total:.2g}."
         )
     return count
 
