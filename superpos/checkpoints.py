@@ -6,7 +6,8 @@ Every function returns columns: one value per checkpoint, by name.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -93,7 +94,9 @@ def dictionaries(
         "rounds_starts": starts.rounds,
         "rounds_relay": handed.rounds,
         "rms": sites[POST].square().mean((-2, -1)).sqrt(),
-        "dimension": participation_ratio(torch.stack([torch.cov(x.double().T) for x in grids])),
+        "dimension": _known(
+            participation_ratio, torch.stack([torch.cov(x.double().T) for x in grids])
+        ),
         "purity_neurons": [purity(x, residues).mean() for x in grids],
         "purity_codes": [
             _code_purity(handed.sae.select([place]), x, residues) for place, x in enumerate(grids)
@@ -172,7 +175,7 @@ def embeddings(
     ]
     return {
         "weight_norm": norms,
-        "frequencies": effective_features(power),
+        "frequencies": _known(effective_features, power),
         "strongest": [strongest] * len(networks),
         "power": _where(kept, power / power.sum(-1, keepdim=True)),
         "plane": _where(kept, torch.stack([wave(own, residues, strongest) for own in rows])),
@@ -190,18 +193,23 @@ def plain(value: Any) -> Any:
 def _described(way: str, sae: SAE, x: Tensor) -> dict[str, Any]:
     """Columns of one way of fitting; nan where every code is zero."""
     found = codes(sae, x)
-    alive = found.sums.sum(-1) > 0
     columns: dict[str, Any] = {
         f"loss_{way}": sae.losses(x)[0],
         f"explained_{way}": found.explained,
         f"active_{way}": found.active,
     }
     for name, q in ORDERS.items():
-        values = torch.full_like(found.explained, math.nan)
-        if bool(alive.any()):
-            values[alive] = hill_number(found.sums[alive], q)
-        columns[f"{name}_{way}"] = values
+        columns[f"{name}_{way}"] = _known(partial(hill_number, order=q), found.sums)
     return columns
+
+
+def _known(measure: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """A measure of every checkpoint's values; nan where all of them are zero."""
+    alive = values.flatten(1).any(1)
+    found = values.new_full((len(values),), math.nan, dtype=torch.float64)
+    if bool(alive.any()):
+        found[alive] = measure(values[alive])
+    return found
 
 
 def _code_purity(sae: SAE, x: Tensor, residues: Tensor) -> Tensor:

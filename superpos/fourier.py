@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .data.modular import check_prime
+
 
 def cyclic_order(prime: int, operation: str) -> Tensor:
     """Residues in the order in which the operation is an addition of places.
@@ -19,16 +21,20 @@ def cyclic_order(prime: int, operation: str) -> Tensor:
 
     Returns:
         `[prime]`, or `[prime - 1]` without zero for "multiply".
+
+    Raises:
+        ValueError: the modulus is not prime.
     """
+    check_prime(prime)
     if operation != "multiply":
         return torch.arange(prime)
     for generator in range(1, prime):
         powers = [1]
         while (following := powers[-1] * generator % prime) != 1:
             powers.append(following)
-        if len(powers) == prime - 1:
-            return torch.tensor(powers)
-    raise ValueError(f"prime is {prime}, which is not a prime number.")
+        if len(powers) == prime - 1:  # some residue generates all others
+            break
+    return torch.tensor(powers)
 
 
 def embedding_power(embedding: Tensor, order: Tensor) -> Tensor:
@@ -66,7 +72,10 @@ def wave(embedding: Tensor, order: Tensor, frequency: int) -> Tensor:
     angles = 2 * torch.pi * frequency * torch.arange(len(rows), device=rows.device) / len(rows)
     waves = torch.stack([angles.cos(), angles.sin()]).to(rows)
     axes, triangle = torch.linalg.qr((waves @ rows).T)
-    return rows @ (axes * triangle.diagonal().sign())
+    plane = rows @ (axes * triangle.diagonal().sign())
+    if 2 * frequency == len(rows):
+        plane[:, 1] = 0  # the highest frequency has no sine
+    return plane
 
 
 def purity(values: Tensor, order: Tensor) -> Tensor:

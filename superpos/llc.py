@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import functional_call, stack_module_state, vmap
 from tqdm.auto import tqdm
 
 
@@ -63,9 +63,11 @@ class SGLD:
                 f"rate {self.rate} times localization {self.localization} is 4 or more, so that "
                 "every chain runs away from w*; lower either."
             )
+        if not self.ceiling > 0:
+            raise ValueError(f"ceiling is {self.ceiling}; give a positive loss, or infinity.")
         for name, least in (("chains", 1), ("draws", 1), ("burn_in", 0), ("batch", 1)):
             value = getattr(self, name)
-            if value < least or value != int(value):
+            if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} is {value}; give a whole number of at least {least}.")
 
 
@@ -106,19 +108,20 @@ def llc(
     device alone, up to rounding, whatever the others are.
 
     Args:
-        networks: modules of one architecture on one device, without buffers that change; all
-            their parameters are sampled.
+        networks: modules of one architecture on one device, whose buffers do not change as they
+            are computed; all their parameters are sampled.
         inputs: what a network takes, `[samples, ...]`, on the networks' device.
         targets: `[samples, ...]`.
         loss: from outputs `[networks, batch, ...]` and targets `[networks, batch, ...]` to losses
             `[networks, batch]`.
         sampler: how chains are run; default `SGLD()`.
         seed: of batches and noise.
-        at_once: chains computed together at most; default what suits the device.
+        at_once: chains computed together at most, but at least those of one network; default what
+            suits the device.
         progress: show a bar over groups of networks.
 
     Raises:
-        ValueError: no networks, no samples, or targets of another number.
+        ValueError: no networks, no samples, targets of another number, or `at_once` below 1.
     """
     sampler = sampler or SGLD()
     if not networks:
@@ -130,6 +133,8 @@ def llc(
         )
     if at_once is None:
         at_once = 64 if inputs.device.type == "cpu" else 4096
+    if at_once < 1:
+        raise ValueError(f"at_once is {at_once}; give at least 1.")
     group = max(1, at_once // sampler.chains)
     model = _Flat(networks[0], inputs, targets, loss)
     parts = []
@@ -137,7 +142,8 @@ def llc(
     with bar:
         for first in range(0, len(networks), group):
             part = networks[first : first + group]
-            parts.append(_sampled(model, torch.stack([_flat(n) for n in part]), sampler, seed))
+            with torch.enable_grad():
+                parts.append(_sampled(model, part, sampler, seed))
             bar.update(len(part))
     return Coefficients(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
@@ -153,31 +159,36 @@ class _Flat:
         loss: Callable[[Tensor, Tensor], Tensor],
     ) -> None:
         self.inputs, self.targets, self.loss = inputs, targets, loss
-        self.network, self.buffers = network, dict(network.named_buffers())
+        self.network = network
         self.shapes = {name: value.shape for name, value in network.named_parameters()}
 
-    def losses(self, weights: Tensor, index: Tensor) -> Tensor:
+    def losses(self, weights: Tensor, buffers: dict[str, Tensor], index: Tensor) -> Tensor:
         """Losses `[networks, chains, batch]` of weights `[networks, chains, parameters]`.
 
-        All networks see the samples `index` `[chains, batch]`.
+        Every network has its own buffers; all see the samples `index` `[chains, batch]`.
         """
-        outputs = vmap(vmap(self._outputs), in_dims=(0, None))(weights, self.inputs[index])
+        chains = vmap(self._outputs, in_dims=(0, None, 0))
+        outputs = vmap(chains, in_dims=(0, 0, None))(weights, buffers, self.inputs[index])
         targets = self.targets[index].expand(len(weights), *index.shape, *self.targets.shape[1:])
         return self.loss(outputs.flatten(0, 1), targets.flatten(0, 1)).view(targets.shape[:3])
 
-    def _outputs(self, weights: Tensor, x: Tensor) -> Tensor:
+    def _outputs(self, weights: Tensor, buffers: dict[str, Tensor], x: Tensor) -> Tensor:
         parts = weights.split([shape.numel() for shape in self.shapes.values()])
         named = zip(self.shapes.items(), parts, strict=True)
         own = {name: part.view(shape) for (name, shape), part in named}
-        return functional_call(self.network, {**own, **self.buffers}, (x,))
+        return functional_call(self.network, {**own, **buffers}, (x,))
 
 
 def _flat(network: nn.Module) -> Tensor:
     return torch.cat([value.detach().flatten() for value in network.parameters()])
 
 
-def _sampled(model: _Flat, center: Tensor, sampler: SGLD, seed: int) -> tuple[Tensor, ...]:
-    """Run all chains of some networks, whose weights are `center` `[networks, parameters]`."""
+def _sampled(
+    model: _Flat, networks: Sequence[nn.Module], sampler: SGLD, seed: int
+) -> tuple[Tensor, ...]:
+    """Run all chains of some networks."""
+    center = torch.stack([_flat(network) for network in networks])
+    _, buffers = stack_module_state(list(networks))
     samples, device = len(model.inputs), center.device
     generators = [
         torch.Generator(device).manual_seed(1_000_003 * seed + 700_001 + chain)
@@ -185,7 +196,9 @@ def _sampled(model: _Flat, center: Tensor, sampler: SGLD, seed: int) -> tuple[Te
     ]
     whole = torch.arange(samples, device=device)
     with torch.no_grad():
-        parts = [model.losses(center[:, None], part[None])[:, 0] for part in whole.split(4096)]
+        parts = [
+            model.losses(center[:, None], buffers, part[None])[:, 0] for part in whole.split(4096)
+        ]
     at_center = torch.cat(parts, 1)  # `[networks, samples]`
     start = center[:, None].expand(-1, sampler.chains, -1)
     weights, trace = start.clone(), []
@@ -200,7 +213,7 @@ def _sampled(model: _Flat, center: Tensor, sampler: SGLD, seed: int) -> tuple[Te
             [torch.randn(center.shape[1], generator=own, device=device) for own in generators]
         )
         weights.requires_grad_()
-        losses = model.losses(weights, index)
+        losses = model.losses(weights, buffers, index)
         (gradient,) = torch.autograd.grad(losses.mean(-1).sum(), weights)
         trace.append((losses.detach() - at_center[:, index]).mean(-1))
         drift = sampler.inverse_temperature * gradient + sampler.localization * (

@@ -80,9 +80,12 @@ def levels(steps: ArrayLike, values: ArrayLike, around: Transition) -> tuple[flo
 
 
 def fall(steps: ArrayLike, values: ArrayLike, around: Transition) -> float:
-    """By which share of its level before a transition a series is lower after it; see `levels`."""
+    """By which share of its level before a transition a series is lower after it; see `levels`.
+
+    nan if that level is zero.
+    """
     before, after = levels(steps, values, around)
-    return (before - after) / before
+    return (before - after) / before if before else float("nan")
 
 
 class Decay(NamedTuple):
@@ -95,7 +98,7 @@ class Decay(NamedTuple):
     transition begins; nan if the peak comes later, or nothing falls."""
     order: float
     """Spearman correlation with the step between peak and beginning; -1 if every checkpoint is
-    lower than the one before. nan with fewer than four checkpoints."""
+    lower than the one before. nan with fewer than four checkpoints, or if they do not differ."""
 
 
 def decay(steps: ArrayLike, values: ArrayLike, around: Transition) -> Decay:
@@ -107,6 +110,8 @@ def decay(steps: ArrayLike, values: ArrayLike, around: Transition) -> Decay:
         around: the transition.
     """
     steps, values = np.asarray(steps, dtype=float), np.asarray(values, dtype=float)
+    if not np.isfinite(values).any():
+        return Decay(float("nan"), float("nan"), float("nan"))
     smooth, middles = np.convolve(values, np.ones(3) / 3, "valid"), steps[1:-1]
     top = int(np.nanargmax(smooth))
     at_begin = float(np.interp(around.begin, middles, smooth))
@@ -114,7 +119,7 @@ def decay(steps: ArrayLike, values: ArrayLike, around: Transition) -> Decay:
     inside = (steps >= middles[top]) & (steps <= around.begin) & np.isfinite(values)
     order = (
         scipy.stats.spearmanr(steps[inside], values[inside]).statistic
-        if inside.sum() >= 4
+        if inside.sum() >= 4 and np.ptp(values[inside]) > 0
         else float("nan")
     )
     peak = float(smooth[top])

@@ -15,6 +15,8 @@ from .ledger import Estimate
 
 SPAN = 0.5  # share of the series in which the slow trend at a point is looked for
 MARGIN = 5  # points before and after a change, at least
+SHORTEST = 4 * MARGIN
+"""Length of the shortest series in which a change is looked for."""
 
 
 class Change(NamedTuple):
@@ -68,7 +70,7 @@ def series_correlation(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Estim
         return Estimate(r, -1.0, 1.0, "too few independent pairs")
     half = scipy.stats.norm.ppf(0.5 + level / 2) / math.sqrt(pairs - 3)
     z = np.arctanh(np.clip(r, -1 + 1e-12, 1 - 1e-12))
-    return Estimate(r, float(np.tanh(z - half)), float(np.tanh(z + half)))
+    return Estimate(r, min(r, float(np.tanh(z - half))), max(r, float(np.tanh(z + half))))
 
 
 def without_trend(x: ArrayLike, span: float = SPAN) -> np.ndarray:
@@ -107,14 +109,14 @@ def change_point(
         level: coverage.
 
     Raises:
-        ValueError: fewer than four times the margin of points.
+        ValueError: fewer than `SHORTEST` points, or one that is not finite.
     """
     times, x = np.asarray(times, dtype=float), np.asarray(x, dtype=float)
     n = len(x)
-    if times.shape != x.shape or n < 4 * MARGIN or not np.isfinite(x).all():
+    if times.shape != x.shape or n < SHORTEST or not np.isfinite(x).all():
         raise ValueError(
             f"times have shape {times.shape}, the series {x.shape}; give two of one length, at "
-            f"least {4 * MARGIN}, without nan or infinity."
+            f"least {SHORTEST}, without nan or infinity."
         )
     (place,), (size,), fitted = _steps(x[None])
     block = 2 * round(n ** (1 / 3))

@@ -19,7 +19,7 @@ from superpos.modular_networks import trained
 from superpos.networks import classification_loss
 
 NOTHING = torch.zeros(1, 1)
-few = settings(max_examples=15)
+few = settings(max_examples=8)
 
 
 class Landscape(nn.Module):
@@ -219,21 +219,21 @@ def memorizing():
     """Training pairs, their answers, and a network at checkpoints of learning them."""
     data = modular(7, train_fraction=0.8)
     networks = trained(
-        [data], embedding=8, hidden=24, seeds=[0], checkpoints=[10, 30, 60, 120, 400],
+        [data], embedding=4, hidden=8, seeds=[0], checkpoints=[60, 150, 300, 1000],
         batch=20, rate=0.01, decay=0.0,
     ).networks  # fmt: skip
     return data.pairs[data.train], data.answers[data.train], [row[0] for row in networks]
 
 
 @pytest.mark.parametrize(
-    "setting",
+    ("setting", "chains"),
     [
-        {"rate": 1e-4, "inverse_temperature": 46.0, "localization": 100.0},
-        {"rate": 3e-3, "inverse_temperature": 2.0, "localization": 5.0},
+        ({"rate": 1e-4, "inverse_temperature": 46.0, "localization": 100.0}, 6),
+        ({"rate": 3e-3, "inverse_temperature": 2.0, "localization": 5.0}, 2),
     ],
     ids=["local", "wide"],
 )
-def test_checkpoints_agree_with_another_library(memorizing, setting, tmp_path, monkeypatch):
+def test_checkpoints_agree_with_another_library(memorizing, setting, chains, tmp_path, monkeypatch):
     pytest.importorskip("devinterp")
     from devinterp.slt import llc as other
     from devinterp.slt import sampler as steps
@@ -241,7 +241,7 @@ def test_checkpoints_agree_with_another_library(memorizing, setting, tmp_path, m
     monkeypatch.setattr(steps, "trange", functools.partial(steps.trange, disable=True))
     monkeypatch.setattr(steps, "_gc_and_empty_cache", lambda: None)  # most of its time
     inputs, answers, networks = memorizing
-    draws, batch, chains = 200, 32, 2
+    draws, batch = 200, 32
     # The other library shuffles one pass over its rows: rows drawn with replacement are new
     # batches at every step. Its mean counts the first steps too, so there is no burn-in.
     drawn = torch.randint(len(inputs), (draws * batch,), generator=torch.Generator().manual_seed(0))
@@ -260,13 +260,13 @@ def test_checkpoints_agree_with_another_library(memorizing, setting, tmp_path, m
         )  # fmt: skip
         return float(found.llc_mean)
 
-    sampler = SGLD(**setting, chains=32, draws=draws, burn_in=0, batch=batch)
+    sampler = SGLD(**setting, chains=64, draws=draws, burn_in=0, batch=batch)
     ours = llc(networks, inputs, answers, classification_loss, sampler)
     values = torch.tensor([theirs(place) for place in range(len(networks))])
     assert np.corrcoef(ours.mean, values)[0, 1] >= 0.99
     spread = ours.chains.std(-1) * math.sqrt(1 / chains + 1 / sampler.chains)
-    assert ((ours.mean - values).abs() <= 3 * spread).all()
-    assert ((ours.mean - values).abs() <= 0.3 * ours.mean).all()
+    assert ((ours.mean - values).abs() <= 4 * spread).all()
+    assert ((ours.mean - values).abs() <= 0.2 * ours.mean.max()).all()
 
 
 # Networks among others, and what decides a result.

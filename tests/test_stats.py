@@ -61,3 +61,33 @@ def test_a_normalized_slope_worked_by_hand():
 def test_a_slope_without_a_base_is_refused():
     with pytest.raises(ValueError, match="epsilon 0"):
         stats.normalized_slope([0.1, 0.2], [1, 2])
+
+
+@pytest.mark.parametrize("level", [0.95, 0.5])
+def test_a_difference_has_welchs_interval(level):
+    generator = np.random.default_rng(2)
+    first, second = generator.normal(1, 1, 7), generator.normal(0, 3, 12)
+    value, low, high, note = stats.difference(first, second, level)
+    expected = scipy.stats.ttest_ind(first, second, equal_var=False).confidence_interval(level)
+    assert value == pytest.approx(first.mean() - second.mean())
+    assert (low, high) == pytest.approx((expected.low, expected.high))
+    assert note == ""
+
+
+def test_a_difference_worked_by_hand():
+    # means 1 and 13, squared standard errors 1 and 9: (1 + 9)^2 / (1 + 81) degrees of freedom
+    value, low, high, _ = stats.difference([0, 2], [10, 16])
+    half = scipy.stats.t.ppf(0.975, 100 / 82) * 10**0.5
+    assert value == -12
+    assert (low, high) == pytest.approx((-12 - half, -12 + half))
+
+
+def test_differences_change_sign_with_the_order_of_the_groups():
+    first, second = [1.0, 2.0, 4.0], [3.0, 7.0, 8.0, 9.0]
+    one, other = stats.difference(first, second), stats.difference(second, first)
+    assert one[:3] == pytest.approx((-other.value, -other.high, -other.low))
+
+
+@pytest.mark.parametrize(("first", "second"), [([1.0], [1.0, 2.0]), ([1.0, 2.0], [1.0]), ([], [])])
+def test_groups_of_fewer_than_two_values_have_no_difference(first, second):
+    assert stats.difference(first, second) is None

@@ -27,8 +27,8 @@ from ..sae import SAEConfig
 from ..settings import PROFILES, setting
 from ..stats import difference, mean_interval
 from ..sweep import ENGINES
-from ..transition import MIDDLE, Transition, decay, fall, levels, passing, transition
-from ..trends import change_point, effective_pairs, series_correlation, without_trend
+from ..transition import MIDDLE, Decay, Transition, decay, fall, levels, passing, transition
+from ..trends import SHORTEST, change_point, effective_pairs, series_correlation, without_trend
 
 SECTION = "grokking"
 VERSION = 1
@@ -40,6 +40,8 @@ nothing to generalize. `no_decay`: the task without weight decay."""
 JUDGED = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
 CLAIMED = ("recipe", "relay")  # ways that every claim is put to; falls are put to all
 MEMORIZED = 0.99  # training accuracy from which on a network counts as having memorized
+ABOUT = ("kind", "seed", "accuracy", "memorized")
+OF_WAY = ("before", "after", "fall", "rise", "lag", "lag_low", "lag_high")
 R_FIELDS = {"r": "value", "low": "low", "high": "high"}
 FRAMES = 16  # checkpoints whose embedding is kept
 
@@ -79,7 +81,7 @@ class Settings:
         """A modulus must be prime, and pairs must be left to train and to test on."""
         check_prime(self.prime)
         check_fraction(self.train_fraction, self.prime)
-        most = max(self.checkpoints, self.control_checkpoints)
+        most = max(self.checkpoints, self.control_checkpoints if self.controls else 0)
         if self.steps < 10 * most:
             raise ValueError(
                 f"steps is {self.steps} for {most} checkpoints; give at least ten steps for each."
@@ -217,8 +219,9 @@ def networks(frame: pd.DataFrame) -> pd.DataFrame:
                 course = decay(rows["step"], rows[f"llc_{name}"].astype(float), around)
                 about |= {f"{key}_{name}": value for key, value in course._asdict().items()}
         found.append(about)
-    table = pd.DataFrame(found)
-    return table.reindex(columns=list(dict.fromkeys([*table.columns, *Transition._fields])))
+    names = [f"{name}_{way}" for way in WAYS for name in OF_WAY]
+    names += [f"{name}_{sampler}" for sampler in SAMPLERS for name in Decay._fields]
+    return pd.DataFrame(found, columns=[*ABOUT, *Transition._fields, *names])
 
 
 def _evenly(rows: pd.DataFrame) -> pd.DataFrame:
@@ -236,9 +239,9 @@ def _of_way(
     if memorized is None:
         return found
     found["rise"] = np.interp(memorized, steps, values) / values[0] - 1
-    later = steps >= memorized
-    change = change_point(steps[later], values[later])
-    if change.size.value < 0:
+    later = (steps >= memorized) & np.isfinite(values)
+    change = change_point(steps[later], values[later]) if later.sum() >= SHORTEST else None
+    if change is not None and change.size.value < 0:
         length = around.end - around.begin
         lag, low, high = ((own - around.middle) / length for own in change.time[:3])
         found |= {"lag": lag, "lag_low": low, "lag_high": high}
@@ -246,18 +249,18 @@ def _of_way(
 
 
 def correlations(frame: pd.DataFrame, way: str, sampler: str) -> pd.DataFrame:
-    """r(F, LLC) over the evenly spaced checkpoints of every network.
+    """r(F, LLC) over the evenly spaced checkpoints of every network that learns the task.
 
     Returns:
-        Columns `kind`, `seed`; `r`, `low`, `high`, with an interval that respects autocorrelation,
+        Columns `seed`; `r`, `low`, `high`, with an interval that respects autocorrelation,
         and `pairs`, how many independent ones it rests on; the same followed by `_detrended` after
         the slow trend of each series is removed.
     """
     found = []
-    for (kind, seed), rows in frame.groupby(["kind", "seed"]):
+    for seed, rows in frame[frame["kind"] == "grokking"].groupby("seed"):
         rows = _evenly(rows).dropna(subset=[f"features_{way}", f"llc_{sampler}"])
         x, y = (rows[name].astype(float) for name in (f"features_{way}", f"llc_{sampler}"))
-        about = {"kind": kind, "seed": seed}
+        about = {"seed": seed}
         for ending, a, b in (("", x, y), ("_detrended", without_trend(x), without_trend(y))):
             r = series_correlation(a, b)
             about |= {f"{name}{ending}": getattr(r, field) for name, field in R_FIELDS.items()}
@@ -269,14 +272,16 @@ def correlations(frame: pd.DataFrame, way: str, sampler: str) -> pd.DataFrame:
 def control_falls(frame: pd.DataFrame, way: str) -> list[float]:
     """How far F falls in each network that only memorizes, at the times when others generalize.
 
-    The mean over the transitions of all networks that have one, of the fall over the same steps.
+    The mean over the transitions of all networks that learn the task and have one, of the fall
+    over the same steps. A control that generalizes after all is none.
     """
-    around = [
-        Transition(*row) for row in networks(frame)[list(Transition._fields)].dropna().to_numpy()
-    ]
+    table = networks(frame[frame["kind"] == "grokking"])
+    around = [Transition(*row) for row in table[list(Transition._fields)].dropna().to_numpy()]
     falls = []
     for _, rows in frame[frame["kind"] != "grokking"].groupby(["kind", "seed"]):
         rows = _evenly(rows)
+        if not around or transition(rows["step"], rows["test_accuracy"]) is not None:
+            continue
         values = rows[f"features_{way}"].astype(float)
         falls.append(float(np.mean([fall(rows["step"], values, each) for each in around])))
     return [value for value in falls if math.isfinite(value)]
@@ -292,15 +297,12 @@ def estimates(frame: pd.DataFrame, settings: Settings) -> dict[str, Estimate]:
     asked = [f"{name}_{way}" for name in ("fall", "lag") for way in WAYS]
     asked += [f"{name}_{way}" for name in ("before", "rise") for way in CLAIMED]
     asked += [f"{name}_{sampler}" for name in ("peak", "early", "order") for sampler in SAMPLERS]
-    found = {name: _over(table[name]) for name in asked if name in table.columns}
+    found = {name: _over(table[name]) for name in asked}
     for way, sampler in itertools.product(CLAIMED, SAMPLERS):
-        rows = correlations(frame, way, sampler)
-        rows = rows[rows["kind"] == "grokking"]
-        found[f"r_{way}_{sampler}"] = _correlation(rows)
+        found[f"r_{way}_{sampler}"] = _correlation(correlations(frame, way, sampler))
     for way in WAYS:
-        if f"fall_{way}" in table.columns:
-            falls = table[f"fall_{way}"].dropna()
-            found[f"control_{way}"] = difference(falls, control_falls(frame, way))
+        falls = table[f"fall_{way}"].dropna()
+        found[f"control_{way}"] = difference(falls, control_falls(frame, way))
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -309,11 +311,11 @@ def _over(values: pd.Series) -> Estimate | None:
     known = values.dropna().astype(float)
     if len(known) == 0:
         return None
+    count = "" if len(known) == len(values) else f"{len(known)} of {len(values)} networks"
     if len(known) == 1:
         value = float(known.iloc[0])
-        return Estimate(value, value, value, "one network, no interval")
-    note = "" if len(known) == len(values) else f"{len(known)} of {len(values)} networks"
-    return mean_interval(known)._replace(note=note)
+        return Estimate(value, value, value, f"{count or 'one network'}, no interval")
+    return mean_interval(known)._replace(note=count)
 
 
 def _correlation(rows: pd.DataFrame) -> Estimate:
