@@ -22,6 +22,7 @@ from superpos.experiments import (
     calibration,
     dictionary_scaling,
     dropout,
+    grokking,
     toy_models,
 )
 from superpos.sae import SAE, SAEConfig
@@ -55,6 +56,12 @@ SQUEEZED, LEARNED = algorithmic_tasks.conditions(
         neurons=(14,), compared=(), empty=(), empty_neurons=(), fit_steps=500, train_steps=200
     )
 )
+GROKKED = grokking.conditions(
+    grokking.Settings(
+        prime=11, train_fraction=0.7, embedding=6, hidden=24, steps=3000, checkpoints=25,
+        sae_steps=200, passes=2, sae_epochs=20, burn_in=20, draws=40,
+    )
+)[0]  # fmt: skip
 
 
 @cache
@@ -67,6 +74,7 @@ def rows(name):
         "dropout": (dropout, DROPPED),
         "squeezed": (algorithmic_tasks, SQUEEZED),
         "learned": (algorithmic_tasks, LEARNED),
+        "grokking": (grokking, GROKKED),
     }[name]
     return pd.DataFrame(module.run(condition, device="cpu"))
 
@@ -76,6 +84,7 @@ def key_numbers():
     clean = attacked[attacked["inputs"] == "clean"].groupby("epsilon")
     scaled, dropped = rows("dictionary_scaling"), rows("dropout")
     squeezed, learned = rows("squeezed"), rows("learned")
+    late = rows("grokking").iloc[-8:].astype({"llc_local": float, "features_relay": float})
     # At sparsity 0.999 few samples are not empty, and one start finds several minima.
     return {
         "toy psi of the weights": toy["psi_weights"].round(3).tolist(),
@@ -91,6 +100,11 @@ def key_numbers():
         # Single layers and seeds differ from machine to machine; their mean does so much less.
         "compressed reversal effective features": [round(squeezed["features"].mean(), 3)],
         "learned reversal effective features": [round(learned["features"].mean(), 3)],
+        # Late checkpoints together: rounding makes single ones differ from machine to machine.
+        "modular addition, training loss": [round(late["train_loss"].mean(), 4)],
+        "modular addition, effective features": [round(late["features_relay"].mean(), 3)],
+        "modular addition, learning coefficient": [round(late["llc_local"].mean(), 3)],
+        "modular addition, effective frequencies": [round(late["frequencies"].mean(), 3)],
     }
 
 
@@ -176,7 +190,15 @@ def test_adversarial_training_resists_attacks_that_plain_training_does_not():
 
 @pytest.mark.parametrize(
     "module",
-    [toy_models, dictionary_scaling, dropout, algorithmic_tasks, adversarial, calibration],
+    [
+        toy_models,
+        dictionary_scaling,
+        dropout,
+        algorithmic_tasks,
+        grokking,
+        adversarial,
+        calibration,
+    ],
 )
 def test_conditions_are_distinct_and_hashable(module):
     found = module.conditions(module.Settings())

@@ -319,11 +319,12 @@ def _over(values: pd.Series) -> Estimate | None:
 
 
 def _correlation(rows: pd.DataFrame) -> Estimate:
-    """Mean of networks' correlations; of a single one, with its own interval."""
+    """Mean of networks' correlations, taken over Fisher's z; of one, with its own interval."""
     each = ", ".join(
         f"{r:.2f} ({detrended:.2f} without the trend)"
         for r, detrended in zip(rows["r"], rows["r_detrended"], strict=True)
     )
     if len(rows) == 1:
         return Estimate(*(float(rows[name].iloc[0]) for name in R_FIELDS), f"one network: {each}")
-    return mean_interval(rows["r"])._replace(note=f"by seed {each}")
+    mean = mean_interval(np.arctanh(rows["r"]))
+    return Estimate(*np.tanh(mean[:3]).tolist(), f"by seed {each}")
