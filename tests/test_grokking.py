@@ -241,6 +241,7 @@ def test_estimates_are_means_over_the_networks_of_the_task(values):
         assert values[name].value == pytest.approx(np.mean(own))
         assert (values[name].low, values[name].high) == pytest.approx(t_interval(own))
         assert values[name].note == ""
+    assert values["order_local"].note == "all repeats agree"
     for name, expected in {
         "before_recipe": 100, "rise_relay": 99.8 / 80 - 1, "peak_local": 49, "peak_wide": 59.5,
         "early_local": (49 - 9.125) / 45, "early_wide": 25 / 31.5, "order_local": -1,

@@ -315,7 +315,8 @@ def _over(values: pd.Series) -> Estimate | None:
     if len(known) == 1:
         value = float(known.iloc[0])
         return Estimate(value, value, value, f"{count or 'one network'}, no interval")
-    return mean_interval(known)._replace(note=count)
+    mean = mean_interval(known)
+    return mean._replace(note="; ".join(part for part in (count, mean.note) if part))
 
 
 def _correlation(rows: pd.DataFrame) -> Estimate:
