@@ -1,7 +1,7 @@
 """Local learning coefficient: how fast the volume of good weights around a minimum grows.
 
 The coefficient of weights w* is estimated from samples of the tempered posterior near them (Lau et
-al. 2023; paper section 6.3):
+al. 2023; paper section 6.3)::
 
     llc = n beta (E[L(w)] - L(w*)),    w ~ exp(-n beta L(w) - localization / 2 |w - w*|^2)
 
