@@ -161,7 +161,7 @@ def test_where_f_rises_at_the_transition_there_is_no_lag():
     assert np.isnan(row["lag_relay"])
     values = grokking.estimates(pd.concat([rising, falling, network(2)]), SETTINGS)
     assert values["lag_relay"].value == pytest.approx(50 / 800)
-    assert values["lag_relay"].note == "2 of 3 networks"
+    assert values["lag_relay"].note.startswith("2 of 3 networks")
     assert values["fall_relay"].value == pytest.approx((-0.5 + 0.1 + 0.1) / 3)
     assert values["fall_relay"].note == ""
 
@@ -280,9 +280,9 @@ def test_a_network_that_never_generalizes_is_counted_but_has_no_values():
     assert missing["memorized"] == pytest.approx(990)
     assert missing[["begin", "middle", "end", "fall_relay", "lag_relay", "peak_wide"]].isna().all()
     values = grokking.estimates(frame, SETTINGS)
-    assert {n: v.note for n, v in values.items() if not n.startswith("r_")} == {
-        name: "4 of 5 networks" for name in NAMES if not name.startswith(("r_", "control_"))
-    }
+    others = {name for name in values if not name.startswith("r_")}
+    assert others == {name for name in NAMES if not name.startswith(("r_", "control_"))}
+    assert all(values[name].note.startswith("4 of 5 networks") for name in others)
     assert values["fall_starts"].value == pytest.approx(0.3, abs=0.02)
     r = grokking.correlations(frame, "relay", "wide")["r"]
     assert values["r_relay_wide"].value == pytest.approx(np.tanh(np.arctanh(r).mean()))
