@@ -54,6 +54,6 @@ lint: $(STAMP) ## check style and formatting
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
-clean: ## remove the built book, executed notebooks, quick results and caches (not .venv)
-	@rm -rf _build book/executed results/quick .pytest_cache .ruff_cache .hypothesis
+clean: ## remove the built book, executed notebooks, quick results, stocked networks and caches (not .venv)
+	@rm -rf _build book/executed results/quick results/stock .pytest_cache .ruff_cache .hypothesis
 	@find superpos tests benchmarks notebooks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

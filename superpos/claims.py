@@ -14,13 +14,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .ledger import Claim, ClaimError, Estimate, Verdict, check_profile, judge, load_ledger
+from .ledger import (
+    Claim,
+    ClaimError,
+    Estimate,
+    Verdict,
+    agreement,
+    check_profile,
+    judge,
+    load_ledger,
+)
 from .store import Record, provenance, write_json
 
 MARKS = {
     Verdict.REPRODUCED: ("✔", "#2f9e5f"),
     Verdict.PARTLY: ("◐", "#c07f00"),
     Verdict.NOT_REPRODUCED: ("✘", "#dd4b4b"),
+    Verdict.STAND_IN: ("≈", "#4c72b0"),
     Verdict.NOT_TESTED: ("–", "#8a8a8a"),
 }
 """Each verdict's sign, and its color, which is legible on white and on black."""
@@ -45,6 +55,8 @@ class ClaimTable:
         lines = [f"Claims, this run: {self.label}"]
         for claim, estimate, verdict in self.rows:
             lines.append(f"{MARKS[verdict][0]} {verdict.value}: {claim.text}")
+            if verdict is Verdict.STAND_IN:
+                lines.append(f"    {agreement(claim, estimate)}")
             lines.append(
                 f"    {claim.id}: this run {_number(estimate)}; paper {claim.paper} "
                 f"({claim.source}); reproduced if {claim.region}"
@@ -60,7 +72,7 @@ class ClaimTable:
                 *claim_cells(claim),
                 value_cell(estimate, estimate.note if estimate else ""),
                 f'<span title="{html.escape(claim.why)}">{html.escape(claim.region)}</span>',
-                badge(verdict),
+                badge(verdict) + _small(standing_in(claim, estimate, verdict)),
             ]
             for claim, estimate, verdict in self.rows
         ]
@@ -162,6 +174,11 @@ def claim_cells(claim: Claim) -> list[str]:
 def value_cell(estimate: Estimate | None, remark: str) -> str:
     """Return a value with its interval as HTML, and under it a remark in small print, if any."""
     return _number(estimate) + _small(remark)
+
+
+def standing_in(claim: Claim, estimate: Estimate | None, verdict: Verdict) -> str:
+    """Return what a stand-in was and what came out there, or nothing where there was none."""
+    return agreement(claim, estimate) if verdict is Verdict.STAND_IN and estimate else ""
 
 
 def badge(verdict: Verdict) -> str:

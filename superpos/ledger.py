@@ -36,6 +36,8 @@ class Estimate(NamedTuple):
     high: float
     note: str = ""
     """How the interval was made, or why there is none (then low = value = high)."""
+    stand_in: str = ""
+    """What was measured in place of what the claim is about, if it was not that."""
 
 
 class Verdict(enum.Enum):
@@ -44,6 +46,7 @@ class Verdict(enum.Enum):
     REPRODUCED = "reproduced"
     PARTLY = "partly"
     NOT_REPRODUCED = "not reproduced"
+    STAND_IN = "tested on a stand-in"
     NOT_TESTED = "not tested at this scale"
 
 
@@ -114,10 +117,26 @@ def judge(claim: Claim, estimate: Estimate | None, profile: str) -> Verdict:
         profile: The run's profile.
 
     Returns:
-        The verdict; edges belong to the region.
+        The verdict; edges belong to the region. Of a stand-in it is only that it was tested, never
+        that the claim is reproduced; :func:`agreement` says what came out there.
     """
     if estimate is None or PROFILES.index(profile) < PROFILES.index(claim.profile):
         return Verdict.NOT_TESTED
+    return Verdict.STAND_IN if estimate.stand_in else _placed(claim, estimate)
+
+
+def agreement(claim: Claim, estimate: Estimate) -> str:
+    """Say in words how a stand-in's value stands to the claim's region."""
+    words = {
+        Verdict.REPRODUCED: "agrees",
+        Verdict.PARTLY: "agrees in part",
+        Verdict.NOT_REPRODUCED: "disagrees",
+    }
+    return f"{estimate.stand_in}: {words[_placed(claim, estimate)]}"
+
+
+def _placed(claim: Claim, estimate: Estimate) -> Verdict:
+    """Where the whole interval lies."""
     low = -math.inf if claim.low is None else claim.low
     high = math.inf if claim.high is None else claim.high
     if low <= estimate.low and estimate.high <= high:

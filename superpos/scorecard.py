@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .claims import MARKS, badge, check_values, claim_cells, table_html, value_cell, values_path
+from .claims import (
+    MARKS,
+    badge,
+    check_values,
+    claim_cells,
+    standing_in,
+    table_html,
+    value_cell,
+    values_path,
+)
 from .ledger import Claim, ClaimError, Estimate, Verdict, judge, load_ledger
 from .settings import PROFILES
 
@@ -148,8 +157,10 @@ class Scorecard:
         if estimate is None:
             return badge(verdict)
         run = self.runs[claim.section, profile]
-        origin = f"{run.label}; {', '.join(run.provenance['devices'])}; {run.provenance['date']}"
-        return f"{badge(verdict)}<br>{value_cell(estimate, origin)}"
+        parts = [standing_in(claim, estimate, verdict), run.label]
+        parts += [", ".join(run.provenance["devices"]), run.provenance["date"]]
+        remark = "; ".join(part for part in parts if part)
+        return f"{badge(verdict)}<br>{value_cell(estimate, remark)}"
 
 
 def scorecard(roots: Mapping[str, Path | str]) -> Scorecard:
@@ -190,7 +201,11 @@ def _read_run(path: Path) -> Run:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         estimates = {
-            name: Estimate(*(float(value[part]) for part in Estimate._fields[:3]), value["note"])
+            name: Estimate(
+                *(float(value[part]) for part in Estimate._fields[:3]),
+                value["note"],
+                value.get("stand_in", ""),  # which older files do not have
+            )
             for name, value in content["estimates"].items()
         }
         about = {name: content["provenance"][name] for name in ("devices", "date")}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
 import re
 import types
 import typing
@@ -235,6 +236,11 @@ def project_root() -> Path:
     """Find the project: the nearest folder from here upward with a ``_config.yml``, else here."""
     here = Path.cwd()
     return next((path for path in (here, *here.parents) if (path / "_config.yml").is_file()), here)
+
+
+def data_root(directory: Path | str | None = None) -> Path:
+    """Return a folder, or if it is None that of data sets: SUPERPOS_DATA, else ``data`` here."""
+    return Path(directory or os.environ.get("SUPERPOS_DATA") or "data")
 
 
 def _yaml(name: str, text: str) -> Any:

@@ -183,11 +183,18 @@ def record_key(section: str, version: int, condition: Any) -> str:
     return _digest([section, version, _number_merged(_plain_condition(condition))])[:16]
 
 
-def default_root(profile: str) -> Path:
-    """Return the folder that holds a profile's results.
+def results_root() -> Path:
+    """Return the folder of all results.
 
-    It is ``<SUPERPOS_RESULTS>/<profile>`` where that environment variable is set, else
-    ``results/<profile>`` in the project, or in the current folder outside a project.
+    It is the one that the environment variable SUPERPOS_RESULTS names, else ``results`` in the
+    project, or in the current folder outside a project.
+    """
+    results = os.environ.get("SUPERPOS_RESULTS")
+    return Path(results) if results else project_root() / "results"
+
+
+def default_root(profile: str) -> Path:
+    """Return the folder that holds a profile's results, ``<results_root()>/<profile>``.
 
     Args:
         profile: One of :data:`superpos.settings.PROFILES`.
@@ -197,8 +204,7 @@ def default_root(profile: str) -> Path:
     """
     if profile not in PROFILES:
         raise ValueError(f"unknown profile '{profile}'; allowed: {', '.join(PROFILES)}")
-    results = os.environ.get("SUPERPOS_RESULTS")
-    return (Path(results) if results else project_root() / "results") / profile
+    return results_root() / profile
 
 
 def result_roots() -> dict[str, Path]:

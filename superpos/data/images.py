@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.transforms.functional import pil_to_tensor
 
+from ..settings import data_root
 from .ordering import stratified_order
 
 _TORCHVISION = {
@@ -137,7 +137,7 @@ def _splits(
 def _torchvision_split(
     name: str, directory: str | Path | None, download: bool, *, train: bool
 ) -> _Split:
-    directory = Path(directory or os.environ.get("SUPERPOS_DATA") or "data").absolute()
+    directory = data_root(directory).absolute()
     dataset_class = _TORCHVISION[name]
     try:
         dataset = dataset_class(directory, train=train, download=download)

@@ -1,0 +1,492 @@
+"""Language models (paper section 6.4, figure 6a): features at every site of every layer.
+
+Three roads share this code: Pythia-70M with the dictionaries of Marks et al. on the Pile, any
+causal language model of transformers with dictionaries fitted here, and small networks of Pythia's
+architecture that are trained here first.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..data.text import EMBEDDED, PILE, Tokens, read_text, tokenized
+from ..entropy import hill_number
+from ..language_models import Training, folder_of, losses, split, train
+from ..language_sites import KINDS, language_sites, load_model
+from ..ledger import Estimate
+from ..magnitudes import PRECISIONS
+from ..power_law import power_law
+from ..pretrained import load_dictionaries
+from ..sae import ARCHITECTURES, SAE
+from ..settings import PROFILES, setting
+from ..shards import Fitting, Merged, fit_sites, measured, merged, save_sites
+from ..stats import mean_interval
+from ..stock import stocked
+from ..sweep import ENGINES
+
+SECTION = "pythia"
+VERSION = 1
+TITLE = "Language models"
+
+SMALL = "small"
+"""The model's name that stands for networks trained here."""
+FITTED = "fitted"
+"""What `dictionaries` is when they are fitted here."""
+PYTHIA = "EleutherAI/pythia-70m-deduped"
+PAPER_FEATURES = {
+    "mlp_out": (6300, 10_500, 5500, 6100, 5400, 3200),
+    "resid_out": (4500, 6900, 5150, 3800, 5450, 3300),
+    "attn_out": (2100, 2950, 3400, 2400, 3500, 2700),
+}
+"""F of Pythia-70M by layer, read off figure 6a; the embedding has about 4,200."""
+PAPER_CURVE = {
+    1: 191, 2: 225, 5: 496, 10: 831, 20: 1421, 50: 2413, 100: 3253, 200: 4193, 500: 5024,
+    1000: 5598, 2000: 5914, 5000: 6149, 10_000: 6268, 20_000: 6320, 50_000: 6328,
+}  # fmt: skip
+"""F of the first MLP over documents."""
+PROBE = ("input_ids", "attention_mask")
+TOKENS_A_DOCUMENT = 10  # drawn on average, for fitting
+LAYERED = KINDS[1:]  # kinds of sites that every layer has
+AT = ("text", "seed", "step", "architecture", "l1", "sae_steps")
+"""What a measured network and its dictionaries are known by."""
+ROOM = 25  # codes per neuron without which no 20 features per neuron can be found
+FEWEST_LAYERS = 3  # for a profile over layers
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Parameters of the notebook."""
+
+    profile: str = setting("quick", "which profile's values these are", choices=PROFILES)
+    model: str = setting(SMALL, "small: trained here; else a folder, or a name on the hub")
+    dictionaries: str = setting(
+        FITTED, "fitted: here; else a folder as in Marks et al., or saelens:<releases>"
+    )
+    texts: tuple[str, ...] = setting(
+        (EMBEDDED,), "embedded, pile, or files and folders; a small network is trained on its own"
+    )
+    seeds: int = setting(1, "small networks of each text; else draws of documents", low=1, high=100)
+    documents: int = setting(1200, "documents measured on, of each seed", low=2)
+    shard: int = setting(200, "documents in a record", low=1)
+    characters: int = setting(512, "characters read of each document", low=1)
+    precision: str = setting("float32", "what codes are computed in", choices=PRECISIONS)
+    samples: int = setting(2000, "tokens of a shard for dimension and variance", low=100)
+    layers: int = setting(4, "layers of a small network", low=1, high=100)
+    width: int = setting(64, "its neurons N at every site", low=2)
+    heads: int = setting(2, "its attention heads", low=1)
+    vocabulary: int = setting(1024, "tokens of its byte-pair tokenizer", low=257)
+    context: int = setting(128, "tokens of a training sequence", low=2)
+    steps: int = setting(500, "training steps", low=1)
+    batch: int = setting(16, "sequences per step", low=1)
+    rate: float = setting(3e-3, "AdamW's learning rate", low=1e-8)
+    course: tuple[int, ...] = setting((), "earlier steps at which F is measured too", low=0)
+    architecture: str = setting("untied", "of dictionaries fitted here", choices=ARCHITECTURES)
+    expansion: float = setting(8.0, "their size over neurons", low=1.0, high=1024.0)
+    l1: float = setting(3.0, "their penalty, on activations of unit size", low=0.0)
+    sae_steps: int = setting(1000, "steps of a round of the SAE solver", low=1)
+    sae_rounds: int = setting(1, "rounds, at most", low=1)
+    sae_samples: int = setting(10_000, "tokens that dictionaries are fitted to", low=100)
+    other_l1: tuple[float, ...] = setting((), "penalties to compare with", low=0.0)
+    other_sae_steps: tuple[int, ...] = setting((), "steps of a round to compare with", low=1)
+    other_architectures: tuple[str, ...] = setting(
+        (), "architectures to compare with", choices=ARCHITECTURES
+    )
+    engine: str = setting("serial", "how conditions are run", choices=ENGINES)
+    device: str = setting("auto", "cpu, cuda, or auto")
+
+    def __post_init__(self) -> None:
+        """What is trained or fitted must be possible, and a course needs networks trained here."""
+        if not self.texts:
+            raise ValueError("texts is empty; give at least one.")
+        if self.model != SMALL and self.course:
+            raise ValueError(f"course is of networks trained here: set model to {SMALL!r}.")
+        others = self.other_l1 or self.other_sae_steps or self.other_architectures
+        if self.dictionaries != FITTED and (self.model == SMALL or others):
+            raise ValueError(
+                "dictionaries made elsewhere suit neither networks trained here nor a comparison "
+                f"of ways of fitting: set dictionaries to {FITTED!r}."
+            )
+        for text in self.texts if self.model == SMALL else ():
+            _training(self, text, 0)
+        for name in ("l1", "sae_steps"):
+            if getattr(self, name) in getattr(self, f"other_{name}"):
+                raise ValueError(f"other_{name} repeats {name}, which is {getattr(self, name)}.")
+        if self.architecture in self.other_architectures or self.steps in self.course:
+            raise ValueError(
+                "other_architectures and course must not repeat what is measured anyway."
+            )
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One shard of documents through one network with one set of dictionaries."""
+
+    model: str
+    training: Training | None
+    """Of a small network, else None."""
+    step: int | None
+    """Of its training."""
+    dictionaries: str
+    fitting: Fitting | None
+    """Of dictionaries fitted here, else None."""
+    text: str
+    seed: int
+    after: int | None
+    """Of a model that is not trained here, and dictionaries that are fitted here: place from which
+    on the documents stand that they are fitted to."""
+    first: int
+    """Place of the shard's first document."""
+    count: int
+    """Its documents."""
+    characters: int
+    precision: str
+    samples: int
+
+
+def conditions(settings: Settings) -> list[Condition]:
+    """All shards of every network, and one shard of what they are compared with.
+
+    That is the course of training, and other ways of fitting dictionaries, of each text's first
+    network (or draw). Networks alternate, so that processes that share a sweep train different
+    ones.
+    """
+    networks = list(itertools.product(settings.texts, range(settings.seeds)))
+    starts = range(0, settings.documents, settings.shard)
+    compared = [
+        *({"step": step} for step in settings.course),
+        *({"l1": l1} for l1 in settings.other_l1),
+        *({"steps": steps} for steps in settings.other_sae_steps),
+        *({"architecture": name} for name in settings.other_architectures),
+    ]
+    return [
+        *(_condition(settings, text, seed, 0) for text, seed in networks),
+        *(_condition(settings, text, 0, 0, **own) for own in compared for text in settings.texts),
+        *(_condition(settings, *network, first) for network in networks for first in starts[1:]),
+    ]
+
+
+def _condition(
+    settings: Settings, text: str, seed: int, first: int, step: int | None = None, **fitting: Any
+) -> Condition:
+    """A shard's condition; what is not given is as in the settings."""
+    small, fitted = settings.model == SMALL, settings.dictionaries == FITTED
+    usual = Fitting(
+        settings.architecture, settings.expansion, settings.l1, settings.sae_steps,
+        settings.sae_rounds, settings.sae_samples,
+    )  # fmt: skip
+    return Condition(
+        model=settings.model,
+        training=_training(settings, text, seed) if small else None,
+        step=(settings.steps if step is None else step) if small else None,
+        dictionaries=settings.dictionaries,
+        fitting=replace(usual, **fitting) if fitted else None,
+        text=text,
+        seed=seed,
+        after=settings.documents if fitted and not small else None,
+        first=first,
+        count=min(settings.shard, settings.documents - first),
+        characters=settings.characters,
+        precision=settings.precision,
+        samples=settings.samples,
+    )
+
+
+def _training(settings: Settings, text: str, seed: int) -> Training:
+    names = set(Training.__dataclass_fields__) - {"text", "seed", "checkpoints"}
+    kept = tuple(sorted({*settings.course, settings.steps}))
+    values = {name: getattr(settings, name) for name in names}
+    return Training(text=text, seed=seed, checkpoints=kept, **values)
+
+
+def run(condition: Condition, *, device: str) -> list[dict[str, Any]]:
+    """Summed codes of one shard: one row per site, as `superpos.shards.measured` gives them.
+
+    Every row also has the text's `digest`, what was `skipped` and why, and of a small network its
+    `loss` at this step and that of a `bigram` model, in nats a token on held-out text.
+    """
+    model, tokenizer = _model(condition.model, condition.training, condition.step, device)
+    documents, digest, skipped = _documents(condition)
+    tokens = _tokenized(documents, tokenizer, model, condition.characters)
+    rows = measured(
+        model, tokens.ids, _dictionaries(_for_all_shards(condition), device),
+        precision=condition.precision, samples=condition.samples, seed=condition.seed,
+        progress=True,
+    )  # fmt: skip
+    about: dict[str, Any] = {"loss": None, "bigram": None}
+    if condition.training is not None:
+        found = losses(_trained(condition.training, device))
+        about = {"loss": found["losses"][condition.step], "bigram": found["bigram"]}
+    about |= {"digest": digest, "skipped": {**skipped, **tokens.skipped}}
+    return [{**row, **about} for row in rows]
+
+
+def _documents(condition: Condition) -> tuple[list[str], str, dict[str, int]]:
+    """A shard's documents: of text that a small network has never seen, or of the whole text."""
+    first, count = condition.first, condition.count
+    if condition.training is None:
+        text = read_text(condition.text, seed=condition.seed, first=first, count=count)
+        return text.documents, text.digest, text.skipped
+    parts = split(condition.text, condition.seed)
+    found = parts.held_out[first : first + count]
+    if len(found) < count:
+        raise ValueError(
+            f"the text {condition.text!r} holds {len(parts.held_out)} documents out for measuring: "
+            f"set documents to at most that, not to {first + count} or more."
+        )
+    return found, parts.digest, parts.skipped
+
+
+def _tokenized(documents: list[str], tokenizer: Any, model: Any, characters: int) -> Tokens:
+    context = getattr(model.config, "max_position_embeddings", 2048)
+    found = tokenized(documents, tokenizer, characters=characters, context=context)
+    if not found.ids:
+        raise ValueError(f"no document has two tokens: {found.skipped}.")
+    return found
+
+
+@lru_cache(maxsize=1)
+def _model(name: str, training: Training | None, step: int | None, device: str) -> tuple[Any, Any]:
+    """Network and tokenizer."""
+    if training is None:
+        return load_model(name, device=device)
+    return load_model(str(folder_of(_trained(training, device), step)), device=device)
+
+
+@lru_cache(maxsize=8)
+def _trained(training: Training, device: str) -> Path:
+    """The folder of a small network, trained when it is first asked for."""
+    digest = split(training.text, training.seed).digest
+    return stocked(
+        "networks",
+        {"version": VERSION, "digest": digest, **asdict(training)},
+        lambda folder: train(training, folder, device=device, progress=True),
+    )
+
+
+def _for_all_shards(condition: Condition) -> Condition:
+    """What the dictionaries of all shards depend on."""
+    return replace(condition, first=0, count=0, precision="float32", samples=0)
+
+
+@lru_cache(maxsize=1)
+def _dictionaries(condition: Condition, device: str) -> dict[str, SAE]:
+    """Dictionaries by site, fitted when they are first asked for."""
+    model, tokenizer = _model(condition.model, condition.training, condition.step, device)
+    name, folder = condition.model, condition.dictionaries
+    if condition.fitting is not None:
+        name, folder = "fitted", _fitted(condition, model, tokenizer)
+    probe = {key: torch.ones(1, 2, dtype=torch.long, device=device) for key in PROBE}
+    sites = list(language_sites(model, probe))
+    return load_dictionaries(folder, name, sites, model.config.hidden_size, device=device)
+
+
+def _fitted(condition: Condition, model: Any, tokenizer: Any) -> Path:
+    """The folder of dictionaries fitted to documents that are not measured on."""
+    fitting, count = condition.fitting, max(1, condition.fitting.samples // TOKENS_A_DOCUMENT)
+    if condition.training is None:
+        text = read_text(condition.text, seed=condition.seed, first=condition.after, count=count)
+        documents, digest = text.documents, text.digest
+    else:
+        parts = split(condition.text, condition.seed)
+        documents, digest = parts.train[:count], parts.digest
+    commit = getattr(model.config, "_commit_hash", None)
+    what = {"version": VERSION, "digest": digest, "commit": commit, **asdict(condition)}
+
+    def make(folder: Path) -> None:
+        tokens = _tokenized(documents, tokenizer, model, condition.characters)
+        sites, found = fit_sites(model, tokens.ids, fitting, seed=condition.seed, progress=True)
+        save_sites(folder / "fitted", sites, found.sae)
+
+    return stocked("dictionaries", what, make)
+
+
+def networks(frame: pd.DataFrame) -> pd.DataFrame:
+    """The records with what their networks are known by as columns.
+
+    Returns:
+        The frame with `architecture`, `l1` and `sae_steps` (nan for dictionaries made elsewhere)
+        and `shard`, the place of its first document; without the nested columns.
+    """
+    fitting = [own if isinstance(own, dict) else {} for own in frame["fitting"]]
+    names = {"architecture": "architecture", "l1": "l1", "sae_steps": "steps"}
+    columns = {name: [own.get(key, math.nan) for own in fitting] for name, key in names.items()}
+    return frame.drop(columns=["fitting", "training"]).assign(shard=frame["first"], **columns)
+
+
+def sites(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per site of every network, its shards put together.
+
+    Returns:
+        The columns `AT`, `site`, `kind`, `layer`, `neurons`, `dictionary`, `documents`, `tokens`;
+        `F` with `low` and `high` over documents, `psi`; Hill numbers `hill0` (the codes that fire)
+        and `hill2`; `growth`, the share by which F grew when the documents were doubled at last;
+        means over shards of `active`, `explained` and `dimension`; `loss` and `bigram`; and
+        `merged`, from which curves follow.
+    """
+    rows = []
+    for keys, own in networks(frame).groupby([*AT, "layer", "site"], dropna=False, sort=False):
+        whole = merged(own.sort_values("shard").to_dict("records"))
+        about = dict(zip([*AT, "layer", "site"], keys, strict=True))
+        about |= {name: own[name].iloc[0] for name in ("kind", "neurons", "dictionary")}
+        about |= {"documents": whole.documents, "tokens": whole.tokens, "F": whole.features}
+        about |= {"low": whole.low, "high": whole.high, "psi": whole.features / about["neurons"]}
+        about |= {f"hill{q}": hill_number(whole.codes, q).item() for q in (0, 2)}
+        about["growth"] = growth(whole)
+        for name in ("active", "explained", "dimension", "loss", "bigram"):
+            about[name] = own[name].astype(float).mean()
+        rows.append({**about, "merged": whole})
+    return pd.DataFrame(rows)
+
+
+def growth(whole: Merged) -> float:
+    """Share by which F grew when the documents were doubled at last; nan with a single shard."""
+    half = [place for place, end in enumerate(whole.ends) if end <= whole.documents / 2]
+    return whole.features / whole.curve[half[-1]] - 1 if half else math.nan
+
+
+def main(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Rows of `sites` for the networks as they are at last, fitted as the settings say."""
+    values = {name: getattr(settings, name) for name in ("architecture", "l1", "sae_steps")}
+    values["step"] = settings.steps
+    usual = [table[name].isna() | (table[name] == value) for name, value in values.items()]
+    return table[np.logical_and.reduce(usual)]
+
+
+def curves(frame: pd.DataFrame) -> pd.DataFrame:
+    """F over numbers of documents for every network and site.
+
+    Up to the size of a shard, every shard is a curve of its own, of which this is the mean; beyond
+    that, shards are put together.
+
+    Returns:
+        The columns `AT`, `layer`, `site`, `documents` and `F`.
+    """
+    rows = []
+    for keys, own in networks(frame).groupby([*AT, "layer", "site"], dropna=False, sort=False):
+        shards = own.sort_values("shard").to_dict("records")
+        inside = pd.DataFrame(
+            [(n, value) for shard in shards
+             for n, value in zip(shard["points"], shard["curve"], strict=True)],
+            columns=["documents", "F"],
+        ).dropna()  # fmt: skip
+        whole = merged(shards)
+        inside = inside[inside["documents"] < whole.ends[0]].groupby("documents")["F"].mean()
+        beyond = pd.Series(whole.curve, index=whole.ends)
+        both = pd.concat([inside, beyond])
+        about = dict(zip([*AT, "layer", "site"], keys, strict=True))
+        rows += [{**about, "documents": n, "F": value} for n, value in both.items()]
+    return pd.DataFrame(rows)
+
+
+def profiles(table: pd.DataFrame, value: str = "F") -> pd.DataFrame:
+    """A value over layers: one row per network and layer, one column per kind of site."""
+    rows = table[table["layer"] > 0]
+    return rows.pivot_table(index=[*AT[:2], "layer"], columns="kind", values=value, dropna=False)
+
+
+def reversal(values: np.ndarray) -> float:
+    """How far a course is from monotone: the smaller of its largest rise and its largest fall,
+    as a share of its largest value; zero for a course that only rises or only falls."""
+    rise = max(values[j] - values[i] for i, j in itertools.combinations(range(len(values)), 2))
+    fall = max(values[i] - values[j] for i, j in itertools.combinations(range(len(values)), 2))
+    return max(0.0, min(rise, fall)) / values.max()
+
+
+def estimates(frame: pd.DataFrame, settings: Settings) -> dict[str, Estimate]:
+    """Values for the claims, intervals over networks (or over draws of documents).
+
+    Of any network but Pythia-70M with the dictionaries of Marks et al. they say so by `stand_in`.
+    """
+    table = main(sites(frame), settings)
+    found: dict[str, Estimate | None] = {
+        "saturation": _over(table, lambda own: own["growth"].mean()),
+        "power_law_line": _over(table, lambda own: _laws(own, "straightness")),
+        "power_law_ratio": _over(table, lambda own: _laws(own, "ratio")),
+        "living_share": _over(table, lambda own: (own["F"] / own["hill0"]).mean()),
+    }
+    if set(LAYERED) <= set(table["kind"]) and table["layer"].max() >= FEWEST_LAYERS:
+        found |= {
+            "mlp_over_residual": _over(table, lambda own: _ratio(own, "mlp_out", "resid_out")),
+            "residual_over_attention": _over(
+                table, lambda own: _ratio(own, "resid_out", "attn_out")
+            ),
+            "early_mlp_peak": _over(table, _peak),
+            "non_monotone": _over(table, _least_reversal),
+            "hunchback": _over(table, _hunchback),
+        }
+        if (table["dictionary"] / table["neurons"]).min() >= ROOM:
+            found["peak_per_neuron"] = _over(
+                table, lambda own: own.loc[own["kind"] == "mlp_out", "psi"].max()
+            )
+    about = stand_in(table, settings)
+    return {name: own._replace(stand_in=about) for name, own in found.items() if own is not None}
+
+
+def stand_in(table: pd.DataFrame, settings: Settings) -> str:
+    """What was measured in place of Pythia-70M with the dictionaries of Marks et al., if so."""
+    if settings.model == SMALL:
+        return f"small networks of {settings.layers} layers and {settings.width} neurons"
+    named = settings.model.rstrip("/").split("/")[-1] == PYTHIA.split("/")[-1]
+    if not named or set(table["neurons"]) != {512} or table["layer"].max() != 6:
+        return f"another model ({settings.model.rstrip('/').split('/')[-1]})"
+    if set(table["dictionary"]) != {32_768} or settings.dictionaries == FITTED:
+        return "Pythia-70M with other dictionaries"
+    return "" if settings.texts == (PILE,) else "Pythia-70M on other text"
+
+
+def _over(table: pd.DataFrame, value: Callable[[pd.DataFrame], float]) -> Estimate | None:
+    """Mean over networks of a value of each network's sites."""
+    each = [value(own) for _, own in table.groupby(["text", "seed"])]
+    known = [float(own) for own in each if own is not None and math.isfinite(own)]
+    if not known:
+        return None
+    if len(known) == 1:
+        return Estimate(known[0], known[0], known[0], "one network, no interval")
+    found = mean_interval(known)
+    return found._replace(note=f"{len(known)} networks or draws; {found.note}".rstrip("; "))
+
+
+def _ratio(own: pd.DataFrame, first: str, second: str) -> float:
+    """Mean F over layers of one kind of site over that of another."""
+    mean = own.groupby("kind")["F"].mean()
+    return mean[first] / mean[second]
+
+
+def _profile(own: pd.DataFrame, kind: str, value: str = "F") -> np.ndarray:
+    """A value of one kind of site by layers, the first one first."""
+    return own[own["kind"] == kind].sort_values("layer")[value].to_numpy(float)
+
+
+def _peak(own: pd.DataFrame) -> float:
+    """Place of the largest F among the MLPs, as a share of depth."""
+    course = _profile(own, "mlp_out")
+    return (course.argmax() + 1) / len(course)
+
+
+def _least_reversal(own: pd.DataFrame) -> float:
+    """The smallest reversal among the three profiles."""
+    return min(reversal(_profile(own, kind)) for kind in LAYERED)
+
+
+def _hunchback(own: pd.DataFrame) -> float:
+    """Correlation over layers of F and intrinsic dimension of the residual stream."""
+    features, dimension = (_profile(own, "resid_out", name) for name in ("F", "dimension"))
+    if not np.isfinite(dimension).all() or np.ptp(dimension) == 0 or np.ptp(features) == 0:
+        return math.nan
+    return float(np.corrcoef(features, dimension)[0, 1])
+
+
+def _laws(own: pd.DataFrame, name: str) -> float:
+    """Mean over sites of a part of their power laws."""
+    laws = [law for whole in own["merged"] if (law := power_law(whole.codes)) is not None]
+    return float(np.mean([getattr(law, name) for law in laws])) if laws else math.nan
