@@ -1,4 +1,4 @@
-"""The command line: ``superpos list | run | book | claims | measure``."""
+"""The command line: ``superpos list | run | fetch | book | claims | measure``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import difflib
 import importlib
 import pkgutil
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
@@ -54,17 +55,10 @@ def run(
     output: Path | None,
 ) -> None:
     """Run the notebook of SECTION with a profile's parameters and your own."""
-    from .settings import SettingsError, from_strings, load_profile, project_root
+    from .settings import project_root
 
-    experiment = _experiment(section)
-    if "profile" in dict(parameters):
-        raise click.UsageError("choose the profile by --profile, so that its parameters are read")
     pairs = [*parameters, *([("engine", engine)] if engine else [])]
-    try:
-        base = {**load_profile(section, profile), "profile": profile}
-        settings = from_strings(experiment.Settings, pairs, base)
-    except SettingsError as error:
-        raise click.UsageError(str(error)) from None
+    settings = _settings(_experiment(section), profile, pairs)
     notebook = _notebook(section)
     if not notebook.is_file():
         raise click.ClickException(f"{notebook} is missing; run this in the project's folder")
@@ -78,6 +72,26 @@ def run(
     except NotebookFailed as error:
         raise click.ClickException(str(error)) from None
     click.echo(output)
+
+
+@main.command()
+@click.argument("section")
+@click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", help="Parameter.")
+@click.option("--profile", default="paper", type=click.Choice(PROFILES), show_default=True)
+def fetch(section: str, parameters: tuple[tuple[str, str], ...], profile: str) -> None:
+    """Fetch what a run of SECTION needs from the network, for a machine that has none.
+
+    Models go where HF_HOME says, everything else where SUPERPOS_DATA says; copy both.
+    """
+    experiment = _experiment(section)
+    if not hasattr(experiment, "fetch"):
+        raise click.ClickException(f"section '{section}' fetches nothing by this command")
+    settings = _settings(experiment, profile, parameters)
+    try:
+        for line in experiment.fetch(settings):
+            click.echo(line)
+    except OSError as error:  # DataNotFound and HubUnreachable among them
+        raise click.ClickException(str(error)) from None
 
 
 @main.command()
@@ -175,6 +189,19 @@ def _experiment(section: str) -> ModuleType:
         message = f"unknown section '{section}'; allowed: {', '.join(names)}{hint}"
         raise click.BadParameter(message, param_hint="SECTION")
     return importlib.import_module(f"superpos.experiments.{section}")
+
+
+def _settings(experiment: ModuleType, profile: str, pairs: Iterable[tuple[str, str]]) -> Any:
+    """A profile's settings with some changed, or a refusal that says what is allowed."""
+    from .settings import SettingsError, from_strings, load_profile
+
+    if "profile" in dict(pairs):
+        raise click.UsageError("choose the profile by --profile, so that its parameters are read")
+    try:
+        base = {**load_profile(experiment.SECTION, profile), "profile": profile}
+        return from_strings(experiment.Settings, pairs, base)
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def _notebook(section: str) -> Path:

@@ -69,8 +69,10 @@ def _add(sae: SAE, member: int, x: Tensor, total: Tensor, precision: str) -> Non
         return
     kind = torch.bfloat16 if precision == "bfloat16" else x.dtype
     samples, codes = CPU_BLOCK if x.device.type == "cpu" else GPU_BLOCK
-    weights, bias = sae.encoder[member].to(kind), sae.bias[member, :, None].to(kind)
-    rows = x.to(kind)
+    bias = sae.bias[member]
+    if precision != "float32" and sae.offset is not None:  # take the mean off before rounding
+        x, bias = x - sae.offset[member], bias + sae.encoder[member] @ sae.offset[member]
+    weights, bias, rows = sae.encoder[member].to(kind), bias[:, None].to(kind), x.to(kind)
     silent = 0.0 if sae.threshold is None else float(sae.threshold[member])
     buffer = rows.new_empty(min(codes, sae.dictionary) * min(samples, len(rows)))
     for first in range(0, sae.dictionary, codes):

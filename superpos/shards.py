@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,10 @@ from .dictionary import codes
 from .dimension import two_nn
 from .entropy import effective_features
 from .language_sites import token_activations
-from .magnitudes import Magnitudes, packed, points, unpacked
+from .magnitudes import Magnitudes, features_or_nan, packed, points, unpacked
 from .sae import ARCHITECTURES, SAE, SAEConfig
 from .solver import Fit, fit
+from .store import write_json
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,23 @@ def fit_sites(
     return list(drawn), fit(x, fitting.config, seeds=[seed], progress=progress)
 
 
-def save_sites(folder: Path, sites: Sequence[str], saes: SAE) -> None:
-    """Write dictionaries in the layout that `superpos.pretrained` reads, members by sites."""
-    for place, site in enumerate(sites):
-        own = folder / site / f"fitted_{saes.dictionary}"
+def save_sites(folder: Path, sites: Sequence[str], found: Fit) -> None:
+    """Write dictionaries in the layout that `superpos.pretrained` reads, and how the fit went.
+
+    Args:
+        folder: made if it is not there; `fit.json` in it holds, by site, the `loss` per element
+            over the tokens fitted to, F over them, and the rounds used.
+        sites: names of the members of the fit.
+        found: what `fit_sites` returned.
+    """
+    values = (found.loss.tolist(), found.features.tolist(), found.rounds.tolist())
+    about = {}
+    for place, (site, loss, features, rounds) in enumerate(zip(sites, *values, strict=True)):
+        own = folder / site / f"fitted_{found.sae.dictionary}"
         own.mkdir(parents=True)
-        saes.select([place]).save(own / "sae.safetensors")
+        found.sae.select([place]).save(own / "sae.safetensors")
+        about[site] = {"loss": loss, "features": plain(features), "rounds": rounds}
+    write_json(folder / "fit.json", about)
 
 
 def measured(
@@ -114,8 +127,8 @@ def measured(
 
     Returns:
         One row of plain values per site: `site`, `kind`, `layer` (from one; 0 for the embedding),
-        `neurons`, `dictionary`, `documents`, `tokens`; `codes`, the sums as text
-        (`superpos.magnitudes.packed`); `features`; F after so many documents, `curve` at `points`;
+        `neurons`, `dictionary`, its `weights` as a digest, `documents`, `tokens`; `codes`, the
+        sums as text (`superpos.magnitudes.packed`); `features`; F after so many documents, `curve` at `points`;
         and on the sample `active` codes per token, share of variance `explained`, and intrinsic
         `dimension` (TwoNN). None stands for what is not defined.
     """
@@ -133,11 +146,12 @@ def measured(
             {
                 "site": site, "kind": kind, "layer": int(layer) + 1 if layer else 0,
                 "neurons": own.sae.neurons, "dictionary": own.sae.dictionary,
+                "weights": _digest(own.sae),
                 "documents": own.documents, "tokens": own.tokens, "codes": packed(own.codes),
-                "features": _plain(own.curve[at[-1]]), "points": at,
-                "curve": [_plain(own.curve[point]) for point in at],
-                "active": _plain(about.active.item()), "explained": _plain(about.explained.item()),
-                "dimension": _plain(two_nn(drawn[site])),
+                "features": plain(own.curve[at[-1]]), "points": at,
+                "curve": [plain(own.curve[point]) for point in at],
+                "active": plain(about.active.item()), "explained": plain(about.explained.item()),
+                "dimension": plain(two_nn(drawn[site])),
             }
         )  # fmt: skip
     return rows
@@ -151,7 +165,7 @@ class Merged(NamedTuple):
     documents: int
     tokens: int
     features: float
-    """Effective features F."""
+    """Effective features F; nan if every code is zero."""
     low: float
     high: float
     """Interval of F over documents, from a jackknife over shards; nan with fewer than three."""
@@ -168,31 +182,36 @@ def merged(shards: Iterable[Mapping[str, Any]]) -> Merged:
         shards: rows of `measured` in the order of the documents.
 
     Raises:
-        ValueError: no shard, dictionaries of different sizes, or shards of different texts
-            (`digest`), if that is given.
-        DeadCodesError: every code is zero.
+        ValueError: no shard, or shards of different sites, dictionaries (`dictionary`, `weights`)
+            or texts (`digest`).
     """
     shards = list(shards)
     if not shards:
         raise ValueError("there is no shard to merge.")
-    for name in ("site", "dictionary", "digest"):
+    for name in ("site", "dictionary", "weights", "digest"):
         if len(found := {shard.get(name) for shard in shards}) > 1:
             raise ValueError(f"shards differ in their {name}: {', '.join(map(str, found))}.")
     each = torch.stack([unpacked(shard["codes"]) for shard in shards])
     totals = each.cumsum(0)
-    curve = [effective_features(total).item() for total in totals if bool((total > 0).any())]
-    features = effective_features(totals[-1]).item()
-    half = math.nan
-    if len(shards) > 2:
-        left_out = effective_features((totals[-1] - each).clamp_min(0))
+    curve = [features_or_nan(total) for total in totals]
+    features, half = curve[-1], math.nan
+    left_out = (totals[-1] - each).clamp_min(0)
+    if len(shards) > 2 and bool((left_out > 0).any(1).all()):
+        left_out = effective_features(left_out)
         half = scipy.stats.t.ppf(0.975, len(shards) - 1) * math.sqrt(
             (len(shards) - 1) * left_out.var(correction=0).item()
         )
     documents = torch.tensor([shard["documents"] for shard in shards]).cumsum(0).tolist()
     return Merged(
         totals[-1], documents[-1], sum(shard["tokens"] for shard in shards), features,
-        *_bounded(features, half, each.shape[1]), documents[-len(curve) :], curve,
+        *_bounded(features, half, each.shape[1]), documents, curve,
     )  # fmt: skip
+
+
+def _digest(sae: SAE) -> str:
+    """16 hexadecimal digits that tell dictionaries apart."""
+    parts = (value.cpu().contiguous().numpy().tobytes() for value in (sae.encoder, sae.bias))
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
 def _bounded(features: float, half: float, dictionary: int) -> tuple[float, float]:
@@ -234,6 +253,6 @@ def _added(
         yield found, lengths
 
 
-def _plain(value: float) -> float | None:
-    """Seven digits, or None for nan."""
+def plain(value: float) -> float | None:
+    """A number as a record holds it: seven digits, None for nan."""
     return float(f"{value:.7g}") if math.isfinite(value) else None

@@ -7,18 +7,22 @@ while the others wait.
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock
 
-from .store import results_root
+from .store import provenance, results_root, write_json
+
+LIBRARIES = ("torch", "transformers", "tokenizers")
+"""Whose versions belong to what a folder holds."""
 
 
 def stocked(kind: str, what: dict[str, Any], make: Callable[[Path], None]) -> Path:
@@ -26,14 +30,14 @@ def stocked(kind: str, what: dict[str, Any], make: Callable[[Path], None]) -> Pa
 
     Args:
         kind: names the folder of such folders, below `stock` in the folder of results.
-        what: plain values that decide the content. The version of torch is added.
+        what: plain values that decide the content. Versions of the libraries are added.
         make: fills a new, empty folder.
 
     Returns:
-        The folder; `what.json` in it says what it holds.
+        The folder; in it, `what.json` says what it holds and `provenance.json` how it was made.
     """
-    content = {**what, "torch": torch.__version__}
-    text = json.dumps(content, sort_keys=True, indent=1)
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    text = json.dumps({**what, **versions}, sort_keys=True, indent=1)
     place = results_root() / "stock" / kind / hashlib.sha256(text.encode()).hexdigest()[:16]
     if place.is_dir():
         return place
@@ -44,7 +48,12 @@ def stocked(kind: str, what: dict[str, Any], make: Callable[[Path], None]) -> Pa
         partial = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
         partial.mkdir()
         try:
+            began = time.perf_counter()
             make(partial)
+            about = provenance(
+                device=what.get("device", "cpu"), seconds=time.perf_counter() - began
+            )
+            write_json(partial / "provenance.json", about)
             (partial / "what.json").write_text(text, encoding="utf-8")
             os.replace(partial, place)
         finally:

@@ -8,8 +8,9 @@ architecture that are trained here first.
 from __future__ import annotations
 
 import itertools
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 
 from ..data.text import EMBEDDED, PILE, Tokens, read_text, tokenized
 from ..entropy import hill_number
+from ..hub import fetch_dictionaries, fetch_model, fetch_pile
 from ..language_models import Training, folder_of, losses, split, train
 from ..language_sites import KINDS, language_sites, load_model
 from ..ledger import Estimate
@@ -28,7 +30,7 @@ from ..magnitudes import PRECISIONS
 from ..power_law import power_law
 from ..pretrained import load_dictionaries
 from ..sae import ARCHITECTURES, SAE
-from ..settings import PROFILES, setting
+from ..settings import PROFILES, data_root, setting
 from ..shards import Fitting, Merged, fit_sites, measured, merged, save_sites
 from ..stats import mean_interval
 from ..stock import stocked
@@ -211,23 +213,26 @@ def _training(settings: Settings, text: str, seed: int) -> Training:
 def run(condition: Condition, *, device: str) -> list[dict[str, Any]]:
     """Summed codes of one shard: one row per site, as `superpos.shards.measured` gives them.
 
-    Every row also has the text's `digest`, what was `skipped` and why, and of a small network its
-    `loss` at this step and that of a `bigram` model, in nats a token on held-out text.
+    Every row also has the text's `digest`, what was `skipped` and why, the hub's commit of the
+    model, and of a small network its `loss` at this step and that of a `bigram` model, in nats a
+    token on held-out text; of dictionaries fitted here the `fit_loss`.
     """
     model, tokenizer = _model(condition.model, condition.training, condition.step, device)
     documents, digest, skipped = _documents(condition)
-    tokens = _tokenized(documents, tokenizer, model, condition.characters)
+    tokens = _tokenized(documents, tokenizer, _context(condition, model), condition.characters)
     rows = measured(
         model, tokens.ids, _dictionaries(_for_all_shards(condition), device),
         precision=condition.precision, samples=condition.samples, seed=condition.seed,
         progress=True,
     )  # fmt: skip
     about: dict[str, Any] = {"loss": None, "bigram": None}
+    about["model_commit"] = getattr(model.config, "_commit_hash", None)
     if condition.training is not None:
         found = losses(_trained(condition.training, device))
         about = {"loss": found["losses"][condition.step], "bigram": found["bigram"]}
     about |= {"digest": digest, "skipped": {**skipped, **tokens.skipped}}
-    return [{**row, **about} for row in rows]
+    fits = _fit_losses(_for_all_shards(condition), device)
+    return [{**row, **about, "fit_loss": fits.get(row["site"])} for row in rows]
 
 
 def _documents(condition: Condition) -> tuple[list[str], str, dict[str, int]]:
@@ -246,8 +251,14 @@ def _documents(condition: Condition) -> tuple[list[str], str, dict[str, int]]:
     return found, parts.digest, parts.skipped
 
 
-def _tokenized(documents: list[str], tokenizer: Any, model: Any, characters: int) -> Tokens:
-    context = getattr(model.config, "max_position_embeddings", 2048)
+def _context(condition: Condition, model: Any) -> int:
+    """Tokens of a document that are read: as many as the network was trained on at once."""
+    if condition.training is not None:
+        return condition.training.context
+    return getattr(model.config, "max_position_embeddings", 2048)
+
+
+def _tokenized(documents: list[str], tokenizer: Any, context: int, characters: int) -> Tokens:
     found = tokenized(documents, tokenizer, characters=characters, context=context)
     if not found.ids:
         raise ValueError(f"no document has two tokens: {found.skipped}.")
@@ -268,9 +279,34 @@ def _trained(training: Training, device: str) -> Path:
     digest = split(training.text, training.seed).digest
     return stocked(
         "networks",
-        {"version": VERSION, "digest": digest, **asdict(training)},
+        {
+            "version": VERSION,
+            "digest": digest,
+            "device": torch.device(device).type,
+            **asdict(training),
+        },
         lambda folder: train(training, folder, device=device, progress=True),
     )
+
+
+def fetch(settings: Settings) -> Iterator[str]:
+    """Get what a run needs from the hub, and say where it went.
+
+    Raises:
+        DataNotFound, HubUnreachable: the hub cannot be reached.
+    """
+    if settings.model != SMALL and not Path(settings.model).is_dir():
+        yield f"{settings.model}: {fetch_model(settings.model)}"
+    if settings.dictionaries != FITTED and settings.model.endswith(PYTHIA.split("/")[-1]):
+        yield f"dictionaries: {fetch_dictionaries(data_root())}"
+    for seed in range(settings.seeds) if PILE in settings.texts else ():
+        more = settings.sae_samples // TOKENS_A_DOCUMENT if settings.dictionaries == FITTED else 0
+        yield "text: " + str(
+            fetch_pile(
+                data_root(), seed=seed, count=settings.documents + more,
+                characters=settings.characters,
+            )
+        )  # fmt: skip
 
 
 def _for_all_shards(condition: Condition) -> Condition:
@@ -281,17 +317,27 @@ def _for_all_shards(condition: Condition) -> Condition:
 @lru_cache(maxsize=1)
 def _dictionaries(condition: Condition, device: str) -> dict[str, SAE]:
     """Dictionaries by site, fitted when they are first asked for."""
-    model, tokenizer = _model(condition.model, condition.training, condition.step, device)
+    model, _ = _model(condition.model, condition.training, condition.step, device)
     name, folder = condition.model, condition.dictionaries
     if condition.fitting is not None:
-        name, folder = "fitted", _fitted(condition, model, tokenizer)
+        name, folder = "fitted", _fitted(condition, device)
     probe = {key: torch.ones(1, 2, dtype=torch.long, device=device) for key in PROBE}
     sites = list(language_sites(model, probe))
     return load_dictionaries(folder, name, sites, model.config.hidden_size, device=device)
 
 
-def _fitted(condition: Condition, model: Any, tokenizer: Any) -> Path:
+def _fit_losses(condition: Condition, device: str) -> dict[str, float]:
+    """Loss per element of dictionaries fitted here, by site; empty for others."""
+    if condition.fitting is None:
+        return {}
+    about = json.loads((_fitted(condition, device) / "fitted" / "fit.json").read_text("utf-8"))
+    return {site: own["loss"] for site, own in about.items()}
+
+
+@lru_cache(maxsize=8)
+def _fitted(condition: Condition, device: str) -> Path:
     """The folder of dictionaries fitted to documents that are not measured on."""
+    model, tokenizer = _model(condition.model, condition.training, condition.step, device)
     fitting, count = condition.fitting, max(1, condition.fitting.samples // TOKENS_A_DOCUMENT)
     if condition.training is None:
         text = read_text(condition.text, seed=condition.seed, first=condition.after, count=count)
@@ -301,11 +347,13 @@ def _fitted(condition: Condition, model: Any, tokenizer: Any) -> Path:
         documents, digest = parts.train[:count], parts.digest
     commit = getattr(model.config, "_commit_hash", None)
     what = {"version": VERSION, "digest": digest, "commit": commit, **asdict(condition)}
+    what["device"] = torch.device(device).type
 
     def make(folder: Path) -> None:
-        tokens = _tokenized(documents, tokenizer, model, condition.characters)
+        context = _context(condition, model)
+        tokens = _tokenized(documents, tokenizer, context, condition.characters)
         sites, found = fit_sites(model, tokens.ids, fitting, seed=condition.seed, progress=True)
-        save_sites(folder / "fitted", sites, found.sae)
+        save_sites(folder / "fitted", sites, found)
 
     return stocked("dictionaries", what, make)
 
