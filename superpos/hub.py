@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -95,11 +96,11 @@ def fetch_pile(root: Path, *, seed: int, count: int, characters: int) -> Path:
     return target
 
 
-def _reached(name: str, get: object) -> Path:
+def _reached(name: str, get: Callable[[], str]) -> Path:
     """What the hub gives, or one sentence."""
     try:
         return Path(get())
-    except (OSError, ValueError) as error:  # the hub's errors are of these kinds
+    except Exception as error:  # the hub's client and those below it raise errors of many kinds
         raise HubUnreachable(
             f"{name} could not be fetched from the hub ({type(error).__name__}): run this where "
             "there is a network and HF_HUB_OFFLINE is not set, then copy HF_HOME and SUPERPOS_DATA."

@@ -54,7 +54,7 @@ def load_model(
         model = AutoModelForCausalLM.from_pretrained(
             name, revision=revision or "main", dtype=dtype or torch.float32
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the hub's client and those below it raise errors of many kinds
         raise ModelNotFound(
             f"{name} is not on this machine and the hub cannot be reached for it: run "
             "`superpos fetch pythia` where there is a network, and set HF_HOME to the folder that "

@@ -13,6 +13,7 @@ from scipy.stats import linregress
 from torch import Tensor
 
 FEWEST = 50  # living codes below which nothing is fitted
+STARTS, LEAST_TAIL = 30, 0.25  # where the tail may begin: at so many quantiles, up to so few codes
 
 
 class PowerLaw(NamedTuple):
@@ -34,7 +35,9 @@ class PowerLaw(NamedTuple):
 def power_law(codes: Tensor) -> PowerLaw | None:
     """Describe the magnitudes of one autoencoder's codes.
 
-    Tail, exponent and comparison are those of the package powerlaw (Alstott et al. 2014).
+    Exponent and comparison are those of the package powerlaw (Alstott et al. 2014); of 30
+    tails, each a quarter of the codes or more, it is the one that lies nearest to its power law by
+    the Kolmogorov-Smirnov distance.
 
     Args:
         codes: summed magnitudes, `[dictionary]`; zeros are left out.
@@ -50,9 +53,12 @@ def power_law(codes: Tensor) -> PowerLaw | None:
     line = linregress(np.log(np.arange(1, len(values) + 1)), np.log(values))
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        fitted = powerlaw.Fit(values / values.mean(), verbose=False)
+        scaled = values / values.mean()
+        starts = np.unique(np.quantile(scaled, np.linspace(0, 1 - LEAST_TAIL, STARTS)))
+        tails = {start: powerlaw.Fit(scaled, xmin=start, verbose=False) for start in starts}
+        start, fitted = min(tails.items(), key=lambda own: own[1].power_law.D)
         ratio, _ = fitted.distribution_compare("power_law", "lognormal", normalized_ratio=True)
-        exponent, start = float(fitted.alpha), float(fitted.xmin)
-    tail = float((values / values.mean() >= start).mean())
+        exponent = float(fitted.power_law.alpha)
+    tail = float((scaled >= start).mean())
     ratio = float(ratio) if math.isfinite(ratio) else 0.0
     return PowerLaw(float(line.slope), float(line.rvalue**2), exponent, tail, ratio)

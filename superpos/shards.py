@@ -128,9 +128,9 @@ def measured(
     Returns:
         One row of plain values per site: `site`, `kind`, `layer` (from one; 0 for the embedding),
         `neurons`, `dictionary`, its `weights` as a digest, `documents`, `tokens`; `codes`, the
-        sums as text (`superpos.magnitudes.packed`); `features`; F after so many documents, `curve` at `points`;
-        and on the sample `active` codes per token, share of variance `explained`, and intrinsic
-        `dimension` (TwoNN). None stands for what is not defined.
+        sums as text (`superpos.magnitudes.packed`); `features`; F after so many documents, `curve`
+        at `points`; and on the sample `active` codes per token, share of variance `explained`, and
+        intrinsic `dimension` (TwoNN). None stands for what is not defined.
     """
     at = points(len(ids))
     sums = {site: Magnitudes(sae, at, precision) for site, sae in saes.items()}

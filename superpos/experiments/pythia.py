@@ -62,6 +62,7 @@ LAYERED = KINDS[1:]  # kinds of sites that every layer has
 AT = ("text", "seed", "step", "architecture", "l1", "sae_steps")
 """What a measured network and its dictionaries are known by."""
 ROOM = 25  # codes per neuron without which no 20 features per neuron can be found
+NEAR_HALF = 0.05  # how near to half of the documents a shard must end, as a share of all
 FEWEST_LAYERS = 3  # for a profile over layers
 
 
@@ -388,7 +389,9 @@ def sites(frame: pd.DataFrame) -> pd.DataFrame:
         about |= {name: own[name].iloc[0] for name in ("kind", "neurons", "dictionary")}
         about |= {"documents": whole.documents, "tokens": whole.tokens, "F": whole.features}
         about |= {"low": whole.low, "high": whole.high, "psi": whole.features / about["neurons"]}
-        about |= {f"hill{q}": hill_number(whole.codes, q).item() for q in (0, 2)}
+        alive = bool((whole.codes > 0).any())
+        for q in (0, 2):
+            about[f"hill{q}"] = hill_number(whole.codes, q).item() if alive else math.nan
         about["growth"] = growth(whole)
         for name in ("active", "explained", "dimension", "loss", "bigram"):
             about[name] = own[name].astype(float).mean()
@@ -397,17 +400,33 @@ def sites(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def growth(whole: Merged) -> float:
-    """Share by which F grew when the documents were doubled at last; nan with a single shard."""
-    half = [place for place, end in enumerate(whole.ends) if end <= whole.documents / 2]
-    return whole.features / whole.curve[half[-1]] - 1 if half else math.nan
+    """Share by which F grew when the documents were doubled at last; nan if no shard ends there."""
+    nearest = min(range(len(whole.ends)), key=lambda at: abs(whole.ends[at] - whole.documents / 2))
+    if abs(whole.ends[nearest] / whole.documents - 0.5) > NEAR_HALF:
+        return math.nan
+    return whole.features / whole.curve[nearest] - 1
 
 
-def main(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
-    """Rows of `sites` for the networks as they are at last, fitted as the settings say."""
+def main(table: pd.DataFrame, settings: Settings, **other: Any) -> pd.DataFrame:
+    """Rows of the networks as they are at last, fitted as the settings say.
+
+    Args:
+        table: rows with the columns `AT`.
+        settings: the run's.
+        other: values of `step`, `architecture`, `l1` or `sae_steps` wanted instead; None for any.
+    """
     values = {name: getattr(settings, name) for name in ("architecture", "l1", "sae_steps")}
-    values["step"] = settings.steps
-    usual = [table[name].isna() | (table[name] == value) for name, value in values.items()]
+    values |= {"step": settings.steps} | other
+    wanted = {name: value for name, value in values.items() if value is not None}
+    usual = [table[name].isna() | (table[name] == value) for name, value in wanted.items()]
     return table[np.logical_and.reduce(usual)]
+
+
+def compared(frame: pd.DataFrame, settings: Settings, **other: Any) -> pd.DataFrame:
+    """`sites` of each text's first network on its first shard, which is what other ways of fitting
+    and earlier steps are measured on; arguments as for `main`."""
+    shard = frame[(frame["first"] == 0) & (frame["seed"] == 0)]
+    return main(sites(shard), settings, **other)
 
 
 def curves(frame: pd.DataFrame) -> pd.DataFrame:
@@ -428,7 +447,8 @@ def curves(frame: pd.DataFrame) -> pd.DataFrame:
             columns=["documents", "F"],
         ).dropna()  # fmt: skip
         whole = merged(shards)
-        inside = inside[inside["documents"] < whole.ends[0]].groupby("documents")["F"].mean()
+        shortest = min(shard["documents"] for shard in shards)
+        inside = inside[inside["documents"] < shortest].groupby("documents")["F"].mean()
         beyond = pd.Series(whole.curve, index=whole.ends)
         both = pd.concat([inside, beyond])
         about = dict(zip([*AT, "layer", "site"], keys, strict=True))
@@ -456,11 +476,12 @@ def estimates(frame: pd.DataFrame, settings: Settings) -> dict[str, Estimate]:
     Of any network but Pythia-70M with the dictionaries of Marks et al. they say so by `stand_in`.
     """
     table = main(sites(frame), settings)
+    table = table.assign(law=[power_law(own.codes) for own in table["merged"]])
     found: dict[str, Estimate | None] = {
         "saturation": _over(table, lambda own: own["growth"].mean()),
         "power_law_line": _over(table, lambda own: _laws(own, "straightness")),
         "power_law_ratio": _over(table, lambda own: _laws(own, "ratio")),
-        "living_share": _over(table, lambda own: (own["F"] / own["hill0"]).mean()),
+        "living_share": _over(table, _living_share),
     }
     if set(LAYERED) <= set(table["kind"]) and table["layer"].max() >= FEWEST_LAYERS:
         found |= {
@@ -493,15 +514,17 @@ def stand_in(table: pd.DataFrame, settings: Settings) -> str:
 
 
 def _over(table: pd.DataFrame, value: Callable[[pd.DataFrame], float]) -> Estimate | None:
-    """Mean over networks of a value of each network's sites."""
-    each = [value(own) for _, own in table.groupby(["text", "seed"])]
-    known = [float(own) for own in each if own is not None and math.isfinite(own)]
-    if not known:
+    """Mean over seeds of a value of each network's sites, texts averaged first."""
+    each = pd.Series({keys: value(own) for keys, own in table.groupby(["text", "seed"])})
+    cells = each.unstack(0).replace([math.inf, -math.inf], math.nan).dropna()
+    if cells.empty:
         return None
-    if len(known) == 1:
-        return Estimate(known[0], known[0], known[0], "one network, no interval")
-    found = mean_interval(known)
-    return found._replace(note=f"{len(known)} networks or draws; {found.note}".rstrip("; "))
+    texts = ", ".join(f"{text} {mean:.3g}" for text, mean in cells.mean().items())
+    if len(cells) == 1:
+        only = float(cells.iloc[0].mean())
+        return Estimate(only, only, only, f"one seed, no interval; {texts}")
+    found = mean_interval(cells.mean(axis=1))
+    return found._replace(note=f"over {len(cells)} seeds; {texts}")
 
 
 def _ratio(own: pd.DataFrame, first: str, second: str) -> float:
@@ -534,7 +557,13 @@ def _hunchback(own: pd.DataFrame) -> float:
     return float(np.corrcoef(features, dimension)[0, 1])
 
 
+def _living_share(own: pd.DataFrame) -> float:
+    """F of the first MLP over the number of its codes that fire."""
+    first = own[own["site"] == "mlp_out_layer0"]
+    return (first["F"] / first["hill0"]).mean()
+
+
 def _laws(own: pd.DataFrame, name: str) -> float:
     """Mean over sites of a part of their power laws."""
-    laws = [law for whole in own["merged"] if (law := power_law(whole.codes)) is not None]
-    return float(np.mean([getattr(law, name) for law in laws])) if laws else math.nan
+    values = [getattr(law, name) for law in own["law"] if law is not None]
+    return float(np.mean(values)) if values else math.nan
