@@ -5,6 +5,7 @@
 training amplifies, so the tolerances are relative and not tight.
 """
 
+import tempfile
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from superpos.experiments import (
     dictionary_scaling,
     dropout,
     grokking,
+    pythia,
     toy_models,
 )
 from superpos.sae import SAE, SAEConfig
@@ -62,6 +64,36 @@ GROKKED = grokking.conditions(
         sae_steps=200, passes=2, sae_epochs=20, burn_in=20, draws=40,
     )
 )[0]  # fmt: skip
+READ = pythia.conditions(
+    pythia.Settings(
+        texts=("story.txt",), layers=3, width=16, heads=2, vocabulary=300, context=32, steps=60,
+        batch=8, documents=30, shard=30, sae_steps=200, sae_samples=400, samples=200,
+    )
+)[0]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def story(tmp_path_factory):
+    """Where the text lies, and where networks trained on it are kept."""
+    with pytest.MonkeyPatch.context() as patch:
+        told(tmp_path_factory.mktemp("text"), patch)
+        yield
+
+
+def told(folder, patch):
+    """Write a text that is the same on every machine: words mostly followed by their successors."""
+    draw = np.random.default_rng(0)
+    words = [f"{a}{b}" for a in ("ba", "ke", "lo", "mi", "nu") for b in ("r", "st", "ng", "lf", "")]
+    follows, paragraphs = draw.permutation(25), []
+    for _ in range(200):
+        place, text = int(draw.integers(25)), []
+        for _ in range(20):
+            text.append(words[place])
+            place = int(follows[place]) if draw.random() < 0.8 else int(draw.integers(25))
+        paragraphs.append(" ".join(text))
+    (folder / "story.txt").write_text("\n\n".join(paragraphs), encoding="utf-8")
+    patch.setenv("SUPERPOS_DATA", str(folder))
+    patch.setenv("SUPERPOS_RESULTS", str(folder / "results"))
 
 
 @cache
@@ -75,6 +107,7 @@ def rows(name):
         "squeezed": (algorithmic_tasks, SQUEEZED),
         "learned": (algorithmic_tasks, LEARNED),
         "grokking": (grokking, GROKKED),
+        "pythia": (pythia, READ),
     }[name]
     return pd.DataFrame(module.run(condition, device="cpu"))
 
@@ -85,6 +118,7 @@ def key_numbers():
     scaled, dropped = rows("dictionary_scaling"), rows("dropout")
     squeezed, learned = rows("squeezed"), rows("learned")
     late = rows("grokking").iloc[-8:].astype({"llc_local": float, "features_relay": float})
+    read = rows("pythia")
     # At sparsity 0.999 few samples are not empty, and one start finds several minima.
     return {
         "toy psi of the weights": toy["psi_weights"].round(3).tolist(),
@@ -105,6 +139,11 @@ def key_numbers():
         "modular addition, effective features": [round(late["features_relay"].mean(), 3)],
         "modular addition, learning coefficient": [round(late["llc_local"].mean(), 3)],
         "modular addition, effective frequencies": [round(late["frequencies"].mean(), 3)],
+        "small language model, loss": [round(read["loss"].iloc[0], 4)],
+        "bigram model, loss": [round(read["bigram"].iloc[0], 4)],
+        "small language model, effective features": (
+            read.groupby("kind")["features"].mean().round(3).tolist()
+        ),
     }
 
 
@@ -196,6 +235,7 @@ def test_adversarial_training_resists_attacks_that_plain_training_does_not():
         dropout,
         algorithmic_tasks,
         grokking,
+        pythia,
         adversarial,
         calibration,
     ],
@@ -252,4 +292,6 @@ def test_the_same_condition_gives_the_same_record(tmp_path):
 
 
 if __name__ == "__main__":
-    print(yaml.safe_dump(key_numbers(), sort_keys=False))
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as context:
+        told(Path(name), context)
+        print(yaml.safe_dump(key_numbers(), sort_keys=False))

@@ -454,6 +454,21 @@ def test_growth_compares_with_the_shard_that_ends_nearest_to_half_of_the_documen
     assert math.isnan(pythia.growth(single))
 
 
+def test_what_a_whole_text_is_read_without_counts_once_and_what_shards_cut_adds_up():
+    rows = planted({"mlp_out": [20], "resid_out": [16]}, shards=3)
+    counts = {"repeated": 7, "cut to 16 tokens": 2}
+    rows["skipped"] = [counts] * len(rows)
+    other = planted({"mlp_out": [20]}, shards=1, text="other.txt")
+    other["skipped"] = [{"fewer than two tokens": 1}]
+    found = pythia.left_out(pd.concat([rows, other]))
+    assert found.loc["embedded"].to_dict() == {
+        "repeated": 7, "cut to 16 tokens": 6, "fewer than two tokens": 0,
+    }  # fmt: skip
+    assert found.loc["other.txt", "fewer than two tokens"] == 1
+    other["skipped"] = [{}]
+    assert pythia.left_out(other).empty
+
+
 def test_curves_average_shards_within_their_size_and_put_them_together_beyond():
     rows = planted({"mlp_out": [20]}, shards=2)
     rows["codes"] = [packed(codes_of(value)) for value in (8, 16)]

@@ -65,6 +65,7 @@ def test_the_largest_profile_that_tested_a_claim_decides(listed, tmp_path):
         "✔ 1 of 2 claims reproduced",
         "◐ 0 of 2 claims partly",
         "✘ 1 of 2 claims not reproduced",
+        "≈ 0 of 2 claims tested on a stand-in",
         "– 0 of 2 claims not tested at this scale",
         "not reproduced: fake.slope",
     ]
@@ -154,3 +155,26 @@ def test_damaged_misplaced_or_outdated_values_are_refused_by_name(listed, tmp_pa
         path.write_text(damage)
         with pytest.raises(ClaimError, match=r"values.json is damaged"):
             scorecard({"quick": tmp_path})
+
+
+def test_a_stand_in_has_a_standing_of_its_own_and_says_what_came_out(listed, tmp_path):
+    listed(MEAN, SLOPE)
+    estimates = {"mean": GOOD._replace(stand_in="a toy"), "slope": BAD._replace(stand_in="a toy")}
+    told(tmp_path, estimates, profile="workstation")
+    card = scorecard({"workstation": tmp_path})
+    assert {card.standing(claim) for claim in card.claims} == {Verdict.STAND_IN}
+    assert card.counts()[Verdict.REPRODUCED] == card.counts()[Verdict.NOT_REPRODUCED] == 0
+    page = card._repr_html_()
+    assert "a toy: agrees" in page and "a toy: disagrees" in page
+    assert "≈ 2 of 2 claims tested on a stand-in" in str(card)
+
+
+def test_values_written_before_there_were_stand_ins_are_read(listed, tmp_path):
+    listed(MEAN)
+    told(tmp_path, {"mean": GOOD})
+    path = tmp_path / "fake" / "values.json"
+    content = json.loads(path.read_text())
+    del content["estimates"]["fake.mean"]["stand_in"]
+    path.write_text(json.dumps(content))
+    card = scorecard({"quick": tmp_path})
+    assert card.standing(card.claims[0]) is Verdict.REPRODUCED

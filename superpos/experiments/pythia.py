@@ -62,6 +62,7 @@ LAYERED = KINDS[1:]  # kinds of sites that every layer has
 AT = ("text", "seed", "step", "architecture", "l1", "sae_steps")
 """What a measured network and its dictionaries are known by."""
 ROOM = 25  # codes per neuron without which no 20 features per neuron can be found
+OF_SHARDS = ("cut to", "fewer than")  # reasons that are counted shard by shard
 NEAR_HALF = 0.05  # how near to half of the documents a shard must end, as a share of all
 FEWEST_LAYERS = 3  # for a profile over layers
 
@@ -397,6 +398,24 @@ def sites(frame: pd.DataFrame) -> pd.DataFrame:
             about[name] = own[name].astype(float).mean()
         rows.append({**about, "merged": whole})
     return pd.DataFrame(rows)
+
+
+def left_out(frame: pd.DataFrame) -> pd.DataFrame:
+    """What the networks' documents were read without: counts by text (rows) and reason.
+
+    Counts of shards add up over shards and networks; what the reading of a whole text leaves out is
+    the same for all of them.
+    """
+    rows = []
+    for (text, seed, first), own in frame.groupby(["text", "seed", "first"]):
+        for reason, count in own["skipped"].iloc[0].items():
+            rows.append({"text": text, "seed": seed, "first": first, reason: count})
+    found = pd.DataFrame(rows, columns=["text"]) if not rows else pd.DataFrame(rows)
+    ways = {
+        reason: "sum" if reason.startswith(OF_SHARDS) else "max"
+        for reason in found.columns.drop(["text", "seed", "first"], errors="ignore")
+    }
+    return found.groupby("text").agg(ways).fillna(0).astype(int) if ways else pd.DataFrame()
 
 
 def growth(whole: Merged) -> float:
