@@ -55,6 +55,11 @@ def load_model(
             name, revision=revision or "main", dtype=dtype or torch.float32
         )
     except Exception as error:  # the hub's client and those below it raise errors of many kinds
+        if Path(name).is_dir():
+            raise ModelNotFound(
+                f"{name} holds no causal language model with its tokenizer, as save_pretrained "
+                f"writes them: {error}"
+            ) from error
         raise ModelNotFound(
             f"{name} is not on this machine and the hub cannot be reached for it: run "
             "`superpos fetch pythia` where there is a network, and set HF_HOME to the folder that "
@@ -135,13 +140,25 @@ def token_activations(
     Yields:
         Per site, `[tokens, neurons]`, one document after the other without padding; and the
         documents' lengths.
+
+    Raises:
+        ValueError: a site that the model does not have.
     """
     device = next(model.parameters()).device
     sites: dict[str, Site] = {}
     for batch, lengths in batches(ids, documents, device):
         if not sites:
             sites = language_sites(model, batch)
+            if unknown := set(names or ()) - set(sites):
+                raise ValueError(
+                    f"there is no site {', '.join(sorted(unknown))}; the model has "
+                    f"{', '.join(sites)}."
+                )
             sites = {name: sites[name] for name in sites if names is None or name in names}
         found = read(model, batch, list(sites.values()))
         present = batch["attention_mask"].bool()
-        yield {name: found[site.name][present] for name, site in sites.items()}, lengths
+        shape = (*present.shape, -1)  # OPT's inner modules join documents and tokens
+        yield (
+            {name: found[own.name].reshape(shape)[present] for name, own in sites.items()},
+            lengths,
+        )

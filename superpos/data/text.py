@@ -38,7 +38,8 @@ class Text(NamedTuple):
     skipped: dict[str, int]
     """Reasons, and how many files or documents were left out for each."""
     digest: str
-    """16 hexadecimal digits; equal where the documents come from the same text."""
+    """Equal where the documents come from the same text: 16 hexadecimal digits, or what is
+    streamed."""
 
 
 def read_text(
@@ -75,7 +76,8 @@ def read_text(
     if name == PILE and not (local := root / f"pile_seed{seed}.jsonl").is_file():
         if count is None:
             raise ValueError("The Pile does not end within reason: give the number of documents.")
-        return _counted(Text(*_pile(seed, first, count), f"pile {seed}"), name, first, count)
+        found = Text(*_pile(seed, first, count), f"pile {seed}")
+        return _enough(found, name, first, count, total=first + len(found.documents))
     if name == EMBEDDED:
         documents, skipped = _embedded()
     else:
@@ -86,7 +88,8 @@ def read_text(
         order = torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed))
         documents = [documents[place] for place in order.tolist()]
     last = None if count is None else first + count
-    return _counted(Text(documents[first:last], skipped, digest), name, first, count)
+    found = Text(documents[first:last], skipped, digest)
+    return _enough(found, name, first, count, total=len(documents))
 
 
 def pile(seed: int) -> Iterator[str]:
@@ -146,7 +149,7 @@ def _embedded() -> tuple[list[str], dict[str, int]]:
             except (SyntaxError, ValueError, RecursionError):
                 skipped["file that is no Python"] += 1
                 continue
-            lines = source.splitlines(keepends=True)
+            lines = [f"{line}\n" for line in source.split("\n")]  # as the parser counts them
             for text in _parts(tree, lines):
                 skipped["repeated"] += text in documents
                 documents[text] = None
@@ -182,13 +185,7 @@ def _local(path: Path) -> tuple[list[str], dict[str, int]]:
         parts = [_decoded(file, skipped) for file in sorted(path.rglob("*.txt"))]
         parts = [part for part in parts if part is not None]
     elif path.suffix == ".jsonl":
-        lines = path.read_text(encoding="utf-8").split("\n")  # others may stand inside JSON
-        try:
-            parts = [json.loads(line)["text"] for line in lines if line.strip()]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path} must hold one JSON object with a key 'text' a line: {error!r}."
-            ) from None
+        parts = _lines_of_json(path)
     else:
         whole = _decoded(path, skipped)
         parts = [] if whole is None else re.split(r"\n\s*\n", whole)
@@ -197,6 +194,20 @@ def _local(path: Path) -> tuple[list[str], dict[str, int]]:
     if not documents:
         raise ValueError(f"{path} holds no document with any text in it.")
     return documents, {reason: count for reason, count in skipped.items() if count}
+
+
+def _lines_of_json(path: Path) -> list[str]:
+    """The `text` of every line of a file of JSON objects."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # other separators may stand in JSON
+        parts = [json.loads(line)["text"] for line in lines if line.strip()]
+    except (ValueError, KeyError, TypeError) as error:  # of which bad UTF-8 is one
+        raise ValueError(
+            f"{path} must hold one JSON object with a key 'text' a line: {error!r}."
+        ) from None
+    if wrong := [part for part in parts if not isinstance(part, str)]:
+        raise ValueError(f"{path} must hold text under the key 'text', not {wrong[0]!r}.")
+    return parts
 
 
 def _decoded(file: Path, skipped: Counter[str]) -> str | None:
@@ -208,13 +219,13 @@ def _decoded(file: Path, skipped: Counter[str]) -> str | None:
         return None
 
 
-def _counted(text: Text, name: str, first: int, count: int | None) -> Text:
+def _enough(text: Text, name: str, first: int, count: int | None, total: int) -> Text:
     """The same text, if it holds as many documents as asked for."""
-    if (count is not None and len(text.documents) < count) or not text.documents:
+    if not text.documents or (count is not None and len(text.documents) < count):
         asked = "any" if count is None else f"{count}"
         raise ValueError(
-            f"The text {name!r} holds {first + len(text.documents)} documents: too few to take "
-            f"{asked} from place {first} on; ask for fewer."
+            f"The text {name!r} holds {total} documents: too few to take {asked} from place "
+            f"{first} on; ask for fewer."
         )
     return text
 
