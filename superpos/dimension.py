@@ -15,7 +15,8 @@ def two_nn(x: Tensor) -> float:
     """Intrinsic dimension by the ratio of the two nearest distances (Facco et al. 2017).
 
     It is the manifold's dimension, at most the number of neurons, while F may exceed that. Points
-    that occur several times count once, since a distance of zero has no ratio. Estimated by
+    that occur several times, to a millionth of their spread, count once, since a distance of zero
+    has no ratio. Estimated by
     scikit-dimension.
 
     Args:
@@ -31,11 +32,14 @@ def two_nn(x: Tensor) -> float:
         raise ValueError(
             f"activations have shape {tuple(x.shape)}; give finite [samples, neurons]."
         )
-    points = np.unique(x.detach().cpu().double().numpy().round(6), axis=0)
+    values = x.detach().cpu().double().numpy()
+    size = (np.ptp(values, axis=0).max(initial=0.0) if len(values) else 0.0) or 1.0
+    points = np.unique((values / size).round(6), axis=0)  # so that units do not matter
     if len(points) < FEWEST:
         return float("nan")
     from skdim.id import TwoNN  # takes seconds to import
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return float(TwoNN().fit_transform(points))
+        padded = np.pad(points, ((0, 0), (0, 1)))  # scikit-dimension takes no single neuron
+        return float(TwoNN().fit_transform(padded))

@@ -50,7 +50,9 @@ def summed_codes(
     ends = [len(x)] if ends is None else list(ends)
     if ends != sorted(ends) or ends[:1] < [0] or ends[-1] > len(x):
         raise ValueError(f"ends are {ends}; they must rise from 0 to at most {len(x)} samples.")
-    x = sae._inputs(x[None] if x.ndim == 2 else x)
+    if x.ndim != 2:
+        raise ValueError(f"activations have shape {tuple(x.shape)}; give [samples, neurons].")
+    x = sae._inputs(x)
     found = x.new_zeros(sae.members, len(ends), sae.dictionary, dtype=torch.float64)
     with _precision(precision):
         for place, (first, last) in enumerate(zip([0, *ends], ends, strict=False)):

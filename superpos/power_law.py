@@ -13,6 +13,7 @@ from scipy.stats import linregress
 from torch import Tensor
 
 FEWEST = 50  # living codes below which nothing is fitted
+STEEPEST = 100.0  # exponent that is looked for
 STARTS, LEAST_TAIL = 30, 0.25  # where the tail may begin: at so many quantiles, up to so few codes
 
 
@@ -55,7 +56,11 @@ def power_law(codes: Tensor) -> PowerLaw | None:
         warnings.simplefilter("ignore")
         scaled = values / values.mean()
         starts = np.unique(np.quantile(scaled, np.linspace(0, 1 - LEAST_TAIL, STARTS)))
-        tails = {start: powerlaw.Fit(scaled, xmin=start, verbose=False) for start in starts}
+        steep = {"alpha": [1.0, STEEPEST]}  # the package itself stops at 3
+        tails = {
+            start: powerlaw.Fit(scaled, xmin=start, parameter_ranges=steep, verbose=False)
+            for start in starts
+        }
         start, fitted = min(tails.items(), key=lambda own: own[1].power_law.D)
         ratio, _ = fitted.distribution_compare("power_law", "lognormal", normalized_ratio=True)
         exponent = float(fitted.power_law.alpha)

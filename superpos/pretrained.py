@@ -7,13 +7,12 @@ as `sae.safetensors`.
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from .sae import SAE, SAEConfig
@@ -82,13 +81,16 @@ def read_dictionary(path: Path) -> SAE:
         ValueError: the file holds something else.
     """
     if path.suffix == ".safetensors":
-        sae = SAE.load(path)
+        try:
+            sae = SAE.load(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is no safetensors file: {error}.") from None
         if sae.members != 1:
             raise ValueError(f"{path} holds {sae.members} autoencoders; give one a file.")
         return sae
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # whatever a file that is none makes the reader raise
         raise ValueError(f"{path} is no file of plain arrays: {error}.") from None
     return _from_state(state, path)
 

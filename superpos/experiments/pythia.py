@@ -80,7 +80,7 @@ class Settings:
         (EMBEDDED,), "embedded, pile, or files and folders; a small network is trained on its own"
     )
     seeds: int = setting(1, "small networks of each text; else draws of documents", low=1, high=100)
-    documents: int = setting(1200, "documents measured on, of each seed", low=2)
+    documents: int = setting(800, "documents measured on, of each seed", low=2)
     shard: int = setting(200, "documents in a record", low=1)
     characters: int = setting(512, "characters read of each document", low=1)
     precision: str = setting("float32", "what codes are computed in", choices=PRECISIONS)
