@@ -28,6 +28,7 @@ HELD_OUT = 0.3
 """Share of the documents that the network never sees."""
 MATRIX_RATE = 0.02  # of Muon
 WARM_UP = 50  # steps
+SHOWN = 3.0  # seconds between two states of a bar; notebooks send each of them to the page
 EVALUATED = 65_536  # held-out tokens that losses are computed on
 SMOOTHING = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)  # of bigrams towards unigrams
 
@@ -241,7 +242,8 @@ def _steps(model: GPTNeoXForCausalLM, stream: Tensor, training: Training, progre
     generator = torch.Generator().manual_seed(training.seed)
     offsets = torch.arange(training.context)
     model.train()
-    for step in tqdm(range(training.steps), desc="training", disable=not progress, leave=False):
+    options = {"desc": "training", "disable": not progress, "leave": False, "mininterval": SHOWN}
+    for step in tqdm(range(training.steps), **options):
         yield step
         for optimizer, rate in zip(optimizers, rates, strict=True):
             optimizer.param_groups[0]["lr"] = rate * _share(step, training.steps)

@@ -24,7 +24,12 @@ FILES = ("ae.pt", "sae.safetensors")
 MARKS = "saprmarks/pythia-70m-deduped-saes"
 MARKS_FILE = "dictionaries_pythia-70m-deduped_10.zip"
 _PARTS = {"bias": 1, "encoder.weight": 2, "encoder.bias": 1, "decoder.weight": 2}  # axes
-_HOOKS = {"attn_out": "hook_attn_out", "mlp_out": "hook_mlp_out", "resid_out": "hook_resid_post"}
+_HOOKS = {
+    "embed": "hook_resid_pre",
+    "attn_out": "hook_attn_out",
+    "mlp_out": "hook_mlp_out",
+    "resid_out": "hook_resid_post",
+}
 
 
 class DictionaryNotFound(FileNotFoundError):
@@ -90,8 +95,12 @@ def read_dictionary(path: Path) -> SAE:
         return sae
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
     except Exception as error:  # whatever a file that is none makes the reader raise
-        raise ValueError(f"{path} is no file of plain arrays: {error}.") from None
+        raise ValueError(
+            f"{path} is no file of plain arrays ({type(error).__name__}); nothing else is loaded."
+        ) from None
     return _from_state(state, path)
 
 
@@ -160,7 +169,7 @@ def _saelens(releases: Sequence[str], sites: Sequence[str]) -> dict[str, SAE]:
             )
         for site in sites:
             kind, _, layer = site.partition("_layer")
-            name = f"blocks.{layer}.{_HOOKS.get(kind)}"
+            name = f"blocks.{layer or 0}.{_HOOKS[kind]}"
             if (Path(release) / name).is_dir():
                 found[site] = from_saelens(sae_lens.SAE.load_from_disk(Path(release) / name))
             elif release in known and name in known[release].saes_map:

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from .dictionary import codes
 from .dimension import two_nn
 from .entropy import effective_features
+from .language_models import SHOWN
 from .language_sites import token_activations
 from .magnitudes import Magnitudes, features_or_nan, packed, points, unpacked
 from .sae import ARCHITECTURES, SAE, SAEConfig
@@ -79,7 +80,8 @@ def fit_sites(
     Returns:
         Names of the sites, and the fit, with one member for each.
     """
-    passes = tqdm(token_activations(model, ids), desc="reading", disable=not progress, leave=False)
+    options = {"desc": "reading", "disable": not progress, "leave": False, "mininterval": SHOWN}
+    passes = tqdm(token_activations(model, ids), **options)
     drawn = _drawn(passes, _places(ids, fitting.samples, seed))
     x = torch.stack(list(drawn.values()))
     return list(drawn), fit(x, fitting.config, seeds=[seed], progress=progress)
@@ -135,8 +137,8 @@ def measured(
     at = points(len(ids))
     sums = {site: Magnitudes(sae, at, precision) for site, sae in saes.items()}
     passes = token_activations(model, ids, list(saes))
-    bar = tqdm(total=len(ids), desc="documents", disable=not progress, leave=False)
-    with bar:
+    options = {"desc": "documents", "disable": not progress, "leave": False, "mininterval": SHOWN}
+    with tqdm(total=len(ids), **options) as bar:
         drawn = _drawn(_added(passes, sums, bar), _places(ids, samples, seed))
     rows = []
     for site, own in sums.items():

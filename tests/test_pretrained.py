@@ -135,7 +135,7 @@ def test_codes_and_rebuilt_activations_are_those_of_marks(tmp_path, neurons, dic
 
 
 @pytest.mark.parametrize("options", [{}, {"_use_new_zipfile_serialization": False}])
-@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.bfloat16])
 def test_files_of_any_age_and_precision_are_read_in_single_precision(tmp_path, options, kind):
     other = Marks()
     torch.save(dict(other.to(kind).state_dict()), tmp_path / "ae.pt", **options)
@@ -362,6 +362,15 @@ def test_codes_and_rebuilt_activations_are_those_of_saelens(subtracts, seed):
     assert_same_codes(from_saelens(other), other)
     for name, value in other.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_a_large_output_bias_that_saelens_does_not_take_off_costs_no_precision():
+    other = SaeLens(subtracts=False)
+    with torch.no_grad():
+        other.b_dec *= 1e5
+        expected = other.encode(normal(SAMPLES, NEURONS, seed=9))
+    found = from_saelens(other).encode(normal(SAMPLES, NEURONS, seed=9))[0]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -497,7 +497,7 @@ def estimates(frame: pd.DataFrame, settings: Settings) -> dict[str, Estimate]:
     table = main(sites(frame), settings)
     table = table.assign(law=[power_law(own.codes) for own in table["merged"]])
     found: dict[str, Estimate | None] = {
-        "saturation": _over(table, lambda own: own["growth"].mean()),
+        "saturation": _over(table, lambda own: own["growth"].abs().mean()),
         "power_law_line": _over(table, lambda own: _laws(own, "straightness")),
         "power_law_ratio": _over(table, lambda own: _laws(own, "ratio")),
         "living_share": _over(table, _living_share),
