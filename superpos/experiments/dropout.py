@@ -168,7 +168,7 @@ def means(frame: pd.DataFrame, way: str, column: str) -> pd.DataFrame:
     """
     points = []
     for (hidden, rate), group in rows_of(frame, way).groupby(["hidden", "rate"]):
-        value, low, high, _ = mean_interval(group[column])
+        value, low, high, _ = mean_interval(group[column])[:4]
         points.append({"hidden": hidden, "rate": rate, "mean": value, "low": low, "high": high})
     return pd.DataFrame(points)
 
@@ -187,7 +187,7 @@ def rank_correlation(frame: pd.DataFrame, way: str, hidden: int) -> Estimate | N
     values = [_spearman(g["rate"], g["features"]) for _, g in rows.groupby("seed")]
     if len(values) < 2 or not np.isfinite(values).all():
         return None
-    value, low, high, note = mean_interval(values)
+    value, low, high, note = mean_interval(values)[:4]
     return Estimate(value, max(-1.0, low), min(1.0, high), note)
 
 
