@@ -182,14 +182,6 @@ def embeddings(
     }
 
 
-def plain(value: Any) -> Any:
-    """A value as a record holds it: seven digits, None for nan."""
-    value = value.item() if isinstance(value, Tensor) else value
-    if isinstance(value, float):
-        return float(f"{value:.7g}") if math.isfinite(value) else None
-    return value
-
-
 def _described(way: str, sae: SAE, x: Tensor) -> dict[str, Any]:
     """Columns of one way of fitting; nan where every code is zero."""
     found = codes(sae, x)

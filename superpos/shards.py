@@ -23,7 +23,7 @@ from .language_sites import token_activations
 from .magnitudes import Magnitudes, features_or_nan, packed, points, unpacked
 from .sae import ARCHITECTURES, SAE, SAEConfig
 from .solver import Fit, fit
-from .store import write_json
+from .store import plain, write_json
 
 
 @dataclass(frozen=True)
@@ -253,8 +253,3 @@ def _added(
             sums[site].add(x, lengths)
         bar.update(len(lengths))
         yield found, lengths
-
-
-def plain(value: float) -> float | None:
-    """A number as a record holds it: seven digits, None for nan."""
-    return float(f"{value:.7g}") if math.isfinite(value) else None

@@ -241,6 +241,18 @@ def provenance(*, device: str = "cpu", seconds: float = 0.0) -> dict[str, Any]:
     }
 
 
+def plain(value: Any) -> Any:
+    """A value as a record holds it: seven digits, None for what is not finite.
+
+    Args:
+        value: a plain value, or a NumPy or torch scalar.
+    """
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, float):
+        return float(f"{value:.7g}") if math.isfinite(value) else None
+    return value
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON whole or not at all; makes the folder.
 

@@ -19,7 +19,6 @@ from superpos.checkpoints import (
     coefficients,
     dictionaries,
     embeddings,
-    plain,
 )
 from superpos.data import modular
 from superpos.dictionary import codes
@@ -30,6 +29,7 @@ from superpos.modular_networks import TwoPathMLP, trained
 from superpos.networks import classification_loss
 from superpos.relay import relay
 from superpos.sae import SAEConfig
+from superpos.store import plain
 
 PRIME, STEPS, SEED, PASSES, EPOCHS = 5, [0, 10, 30, 60], 3, 2, 6
 QUICK = SAEConfig(steps=50, starts=1, rounds=1)

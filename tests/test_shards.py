@@ -18,7 +18,8 @@ from superpos.entropy import effective_features
 from superpos.magnitudes import packed, points
 from superpos.pretrained import load_dictionaries
 from superpos.sae import SAE, SAEConfig
-from superpos.shards import Fitting, fit_sites, measured, merged, plain, save_sites
+from superpos.shards import Fitting, fit_sites, measured, merged, save_sites
+from superpos.store import plain
 
 WIDTH, DICTIONARY, DOCUMENTS, VOCABULARY = 8, 24, 43, 60
 SITES = [

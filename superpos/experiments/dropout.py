@@ -187,8 +187,8 @@ def rank_correlation(frame: pd.DataFrame, way: str, hidden: int) -> Estimate | N
     values = [_spearman(g["rate"], g["features"]) for _, g in rows.groupby("seed")]
     if len(values) < 2 or not np.isfinite(values).all():
         return None
-    value, low, high, note = mean_interval(values)[:4]
-    return Estimate(value, max(-1.0, low), min(1.0, high), note)
+    found = mean_interval(values)
+    return found._replace(low=max(-1.0, found.low), high=min(1.0, found.high))
 
 
 def _spearman(x: pd.Series, y: pd.Series) -> float:

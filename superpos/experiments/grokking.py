@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..checkpoints import SAMPLERS, WAYS, coefficients, dictionaries, embeddings, plain
+from ..checkpoints import SAMPLERS, WAYS, coefficients, dictionaries, embeddings
 from ..data import Modular, modular
 from ..data.modular import OPERATIONS, check_fraction, check_prime
 from ..fourier import cyclic_order
@@ -26,6 +26,7 @@ from ..modular_networks import Trajectory, checkpoint_steps, trained
 from ..sae import SAEConfig
 from ..settings import PROFILES, setting
 from ..stats import difference, mean_interval
+from ..store import plain
 from ..sweep import ENGINES
 from ..transition import MIDDLE, Decay, Transition, decay, fall, levels, passing, transition
 from ..trends import SHORTEST, change_point, effective_pairs, series_correlation, without_trend

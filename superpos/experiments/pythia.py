@@ -231,7 +231,7 @@ def run(condition: Condition, *, device: str) -> list[dict[str, Any]]:
     about["model_commit"] = getattr(model.config, "_commit_hash", None)
     if condition.training is not None:
         found = losses(_trained(condition.training, device))
-        about = {"loss": found["losses"][condition.step], "bigram": found["bigram"]}
+        about |= {"loss": found["losses"][condition.step], "bigram": found["bigram"]}
     about |= {"digest": digest, "skipped": {**skipped, **tokens.skipped}}
     fits = _fit_losses(_for_all_shards(condition), device)
     return [{**row, **about, "fit_loss": fits.get(row["site"])} for row in rows]
@@ -473,12 +473,6 @@ def curves(frame: pd.DataFrame) -> pd.DataFrame:
         about = dict(zip([*AT, "layer", "site"], keys, strict=True))
         rows += [{**about, "documents": n, "F": value} for n, value in both.items()]
     return pd.DataFrame(rows)
-
-
-def profiles(table: pd.DataFrame, value: str = "F") -> pd.DataFrame:
-    """A value over layers: one row per network and layer, one column per kind of site."""
-    rows = table[table["layer"] > 0]
-    return rows.pivot_table(index=[*AT[:2], "layer"], columns="kind", values=value, dropna=False)
 
 
 def reversal(values: np.ndarray) -> float:
