@@ -1,7 +1,9 @@
 """Many small networks of one architecture computed as one.
 
 Members differ in their weights and share everything else. They are computed through
-`torch.func.vmap`, all at once or a few at a time: a matter of memory and speed, not of the result.
+`torch.func.vmap`, all at once or a few at a time, or one after another without it: a matter of
+memory and speed, not of the result. On a GPU, where launches dominate, many at once are faster; on
+a CPU wide layers fill the cores by themselves and go faster one by one.
 """
 
 from __future__ import annotations
@@ -19,15 +21,17 @@ class Ensemble:
 
     Attributes:
         parameters: Weights by name, `[members, ...]`, each a leaf that requires gradients.
+        buffers: What networks keep beside weights, `[members, ...]`.
         members: Number of networks.
-        at_once: Members computed together at most.
+        at_once: Members computed together at most; None for all, 1 for one after another.
     """
 
     def __init__(self, networks: Sequence[nn.Module], *, at_once: int | None = None) -> None:
         """Stack networks.
 
         Args:
-            networks: modules of one architecture without buffers that change, on one device.
+            networks: modules of one architecture on one device. Buffers that change (those of batch
+                normalization) need `at_once=1`.
             at_once: members computed together; default all.
 
         Raises:
@@ -35,11 +39,11 @@ class Ensemble:
         """
         if not networks:
             raise ValueError("an ensemble needs at least one network.")
-        self.parameters, self._buffers = stack_module_state(list(networks))
+        self.parameters, self.buffers = stack_module_state(list(networks))
         self.members = len(networks)
         self._networks = list(networks)
-        self.at_once = self.members if at_once is None else at_once
-        if self.at_once < 1:
+        self.at_once = at_once
+        if at_once is not None and at_once < 1:
             raise ValueError(f"at_once is {at_once}; give at least 1.")
 
     def __call__(self, *inputs: Tensor) -> Tensor:
@@ -57,24 +61,35 @@ class Ensemble:
         for x in inputs:
             if x.shape[0] != self.members:
                 raise ValueError(f"inputs have {x.shape[0]} members, the ensemble {self.members}.")
-        return self._outputs(self.parameters, self._buffers, *inputs)
+        return self._outputs(self.parameters, self.buffers, *inputs)
 
     def _outputs(
         self, weights: dict[str, Tensor], buffers: dict[str, Tensor], *inputs: Tensor
     ) -> Tensor:
         """Outputs of stacked networks, at most `at_once` of them together."""
-        run = vmap(self._one, chunk_size=self.at_once)
-        return run(weights, buffers, *inputs)
+        if self.at_once != 1:
+            return vmap(self._one, chunk_size=self.at_once)(weights, buffers, *inputs)
+        outputs = []
+        for index, own in enumerate(zip(*inputs, strict=True)):
+            # Kernels of convolutions with channels last make them up to twice as fast on a CPU.
+            kernels = {name: _channels_last(value[index]) for name, value in weights.items()}
+            states = {name: value[index] for name, value in buffers.items()}
+            outputs.append(self._one(kernels, states, *own))
+        return torch.stack(outputs)
 
     def _one(
         self, weights: dict[str, Tensor], buffers: dict[str, Tensor], *inputs: Tensor
     ) -> Tensor:
         return functional_call(self._networks[0], {**weights, **buffers}, inputs)
 
+    def mode(self, training: bool) -> None:
+        """Training or evaluation mode, for layers that differ in them."""
+        self._networks[0].train(training)
+
     def select(self, members: Tensor) -> Callable[..., Tensor]:
         """Some members as a function of their own inputs, with copies of their present weights."""
         weights = {name: value.detach()[members] for name, value in self.parameters.items()}
-        buffers = {name: value[members] for name, value in self._buffers.items()}
+        buffers = {name: value[members] for name, value in self.buffers.items()}
         return lambda *inputs: self._outputs(weights, buffers, *inputs)
 
     def member(self, index: int) -> nn.Module:
@@ -83,6 +98,8 @@ class Ensemble:
         with torch.no_grad():
             for name, value in network.named_parameters():
                 value.copy_(self.parameters[name][index])
+            for name, value in network.named_buffers():
+                value.copy_(self.buffers[name][index])
         return network
 
 
@@ -114,3 +131,7 @@ def train(
         optimizer.zero_grad()
         loss(ensemble(*inputs), y).mean(-1).sum().backward()
         optimizer.step()
+
+
+def _channels_last(kernel: Tensor) -> Tensor:
+    return kernel.to(memory_format=torch.channels_last) if kernel.ndim == 4 else kernel

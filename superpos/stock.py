@@ -25,13 +25,17 @@ LIBRARIES = ("torch", "transformers", "tokenizers")
 """Whose versions belong to what a folder holds."""
 
 
-def stocked(kind: str, what: dict[str, Any], make: Callable[[Path], None]) -> Path:
+def stocked(
+    kind: str, what: dict[str, Any], make: Callable[[Path], None], *, resumable: bool = False
+) -> Path:
     """The folder with some content, made first if it is not there.
 
     Args:
         kind: names the folder of such folders, below `stock` in the folder of results.
         what: plain values that decide the content. Versions of the libraries are added.
         make: fills a new, empty folder.
+        resumable: a folder that was not finished stays, and the next one to make it goes on with
+            what lies in it. Default: it goes.
 
     Returns:
         The folder; in it, `what.json` says what it holds and `provenance.json` how it was made.
@@ -45,8 +49,9 @@ def stocked(kind: str, what: dict[str, Any], make: Callable[[Path], None]) -> Pa
     with FileLock(place.with_suffix(".lock")):
         if place.is_dir():  # another process made it meanwhile
             return place
-        partial = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
-        partial.mkdir()
+        unique = "unfinished" if resumable else uuid.uuid4().hex[:8]
+        partial = place.with_name(f".{place.name}.{unique}")
+        partial.mkdir(exist_ok=resumable)
         try:
             began = time.perf_counter()
             make(partial)
@@ -57,5 +62,6 @@ def stocked(kind: str, what: dict[str, Any], make: Callable[[Path], None]) -> Pa
             (partial / "what.json").write_text(text, encoding="utf-8")
             os.replace(partial, place)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            if not resumable:
+                shutil.rmtree(partial, ignore_errors=True)
     return place

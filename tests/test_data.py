@@ -96,7 +96,7 @@ def test_smaller_sizes_keep_stratified_subsets_of_larger_ones(size, larger, seed
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"classes": 1}, "has 10, so give 2 or more"),
+        ({"classes": 1}, "has 10, so give 2 to 10"),
         ({"classes": 11}, "has 10"),
         ({"classes": [3, 3]}, "two different numbers from 0 to 9"),
         ({"classes": [0, 10]}, "from 0 to 9"),

@@ -20,6 +20,9 @@ _TORCHVISION = {
     "fashion_mnist": datasets.FashionMNIST,
     "cifar10": datasets.CIFAR10,
 }
+SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28)}
+SHAPES["cifar10"] = (3, 32, 32)
+"""Channels, height and width of the images of known sets, which have ten classes each."""
 _TRAIN_SHARE = 0.8
 
 
@@ -113,6 +116,27 @@ def load_images(
     return Images(str(name), kept, *tensors)
 
 
+def check_classes(name: str | Path, classes: int) -> None:
+    """Refuse a data set that is not there, or more classes than it has, without reading it.
+
+    Args:
+        name: As for :func:`load_images`.
+        classes: How many of its classes are wanted.
+
+    Raises:
+        ValueError: If the name or the number is not among what is allowed.
+    """
+    if name in SHAPES:
+        number = 10
+    elif Path(name).is_dir():
+        inner = Path(name) / "train"
+        whole = inner if inner.is_dir() else Path(name)
+        number = sum(path.is_dir() for path in whole.iterdir())
+    else:
+        raise ValueError(_unknown(name))
+    _kept_classes(classes, number)
+
+
 def _splits(
     name: str | Path, directory: str | Path | None, download: bool, seed: int
 ) -> tuple[_Split, _Split, int]:
@@ -128,7 +152,11 @@ def _splits(
         return train, test, 10
     if Path(name).is_dir():
         return _folder_splits(Path(name), seed)
-    raise ValueError(
+    raise ValueError(_unknown(name))
+
+
+def _unknown(name: str | Path) -> str:
+    return (
         f"Unknown data set {str(name)!r}: use digits, {', '.join(_TORCHVISION)} or the path of "
         "an existing folder of images."
     )
@@ -220,7 +248,9 @@ def _kept_classes(classes: int | Sequence[int] | None, number: int) -> tuple[int
         return tuple(range(number))
     if isinstance(classes, int):
         if not 2 <= classes <= number:
-            raise ValueError(f"classes is {classes}: the data set has {number}, so give 2 or more.")
+            raise ValueError(
+                f"classes is {classes}: the data set has {number}, so give 2 to {number}."
+            )
         return tuple(range(classes))
     kept = tuple(int(label) for label in classes)
     if len(kept) < 2 or len(set(kept)) < len(kept) or not set(kept) <= set(range(number)):

@@ -1,42 +1,66 @@
-"""Adversarial training and superposition (paper section 7), single-layer networks.
+"""Adversarial training and superposition (paper section 7).
 
-Networks are trained against PGD at several epsilons, and F of their hidden layer is measured on
-clean inputs and on inputs perturbed at the training epsilon.
+Networks are trained against PGD at several epsilons, and F of every ReLU's layer is measured on
+clean inputs and on inputs attacked at the training epsilon.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
-import scipy.stats
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..activations import find_sites, read
-from ..attacks import pgd
 from ..data import Images, load_images
-from ..ensemble import Ensemble, train
+from ..data.images import SHAPES, check_classes
+from ..data.ordering import stratified_order
+from ..hypotheses import claimed
+from ..image_networks import CNNS, CONNECTED, RESNET, SINGLE, make_network
 from ..ledger import Estimate
-from ..networks import accuracy, classification_loss, mlp
-from ..sae import SAEConfig
+from ..networks import accuracy
+from ..robust_features import Fitting, features_of
+from ..robust_training import (
+    PRECISIONS,
+    ROWS,
+    Training,
+    attacked,
+    generators,
+    load_members,
+    train_members,
+)
+from ..robustness import tidy
+from ..sae import ARCHITECTURES
 from ..settings import PROFILES, setting
-from ..solver import fit
-from ..stats import mean_interval, normalized_slope
+from ..stock import stocked
+from ..store import plain
+from ..strong_attack import survivors
 from ..sweep import ENGINES
 
 SECTION = "adversarial"
-VERSION = 1
+VERSION = 2
 TITLE = "Adversarial training"
 
-MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
-MILESTONES = (0.5, 0.75)  # shares of training after which the rate falls tenfold
-RAMP = 0.5  # share of training over which epsilon grows to its value
-SITE = "relu1"
+
+class Recipe(NamedTuple):
+    """What the paper has for a data set (section 7)."""
+
+    epsilons: tuple[float, ...]
+    attack_steps: int
+    attack_step: float
+    epochs: int
+    rate: float
+    weight_decay: float
+
+
+GRAY = Recipe((0.0, 0.1, 0.2, 0.3), 40, 0.01, 100, 0.01, 1e-4)
+COLOR = Recipe((0.0, 0.01, 0.02, 0.03), 10, 2 / 255, 200, 0.1, 5e-4)
+PAPER = {"cifar10": COLOR}
+"""Per data set; others are treated as MNIST is."""
 
 
 @dataclass(frozen=True)
@@ -44,320 +68,272 @@ class Settings:
     """Parameters of the notebook."""
 
     profile: str = setting("quick", "which profile's values these are", choices=PROFILES)
-    dataset: str = setting("digits", "digits, mnist, fashion_mnist, cifar10 or an image folder")
-    classes: tuple[int, ...] = setting((2, 5, 10), "numbers of classes, the first k each", low=2)
-    hidden: tuple[int, ...] = setting((8, 32), "neurons of the hidden layer", low=1, high=4096)
-    epsilons: tuple[float, ...] = setting(
-        (0.0, 0.1, 0.2, 0.3), "training epsilons (l-infinity); 0 must be among them", low=0.0
+    datasets: tuple[str, ...] = setting(
+        ("digits",), "digits, mnist, fashion_mnist, cifar10 or image folders"
+    )
+    cnn_datasets: tuple[str, ...] = setting((), "those of the CNNs")
+    resnet_datasets: tuple[str, ...] = setting((), "those of ResNet-18, most classes only")
+    classes: tuple[int, ...] = setting((2, 3, 5, 10), "numbers of classes, the first k each", low=2)
+    mlp: tuple[int, ...] = setting((8, 16, 32), "widths of single-layer MLPs", low=1)
+    standard_mlp: tuple[int, ...] = setting((), "widths h of MLPs with 4h, 2h and h", low=1)
+    cnn: tuple[int, ...] = setting((), "filters of single-layer CNNs", low=1)
+    standard_cnn: tuple[int, ...] = setting((), "filters of standard CNNs", low=1)
+    resnet18: tuple[int, ...] = setting((), "filters of ResNet-18's stem; 64 is usual", low=1)
+    epsilons: tuple[float, ...] | None = setting(
+        None, "training epsilons (l-infinity), 0 among them; None takes the paper's", high=1.0
     )
     seeds: tuple[int, ...] = setting((0, 1, 2), "seeds of networks and SAEs", low=0)
     train_size: int | None = setting(None, "training images at most; None takes all", low=10)
     test_size: int | None = setting(None, "test images at most; None takes all", low=10)
-    steps: int = setting(400, "training steps", low=1)
-    batch: int = setting(256, "images per training step", low=1)
-    rate: float = setting(0.1, "learning rate of SGD; the paper has 0.01 and more steps", low=1e-6)
-    attack_steps: int = setting(10, "PGD steps in training and for activations", low=1)
-    test_attack_steps: int = setting(40, "PGD steps for robust accuracy", low=1)
-    samples: int = setting(10_000, "activations per SAE at most", low=100)
+    held_out: int = setting(100, "training images that check robust accuracy", low=1)
+    steps: int | None = setting(400, "training steps; None takes the paper's epochs", low=1)
+    batch: int = setting(128, "images per training step; the paper has 256", low=1)
+    rate: float | None = setting(0.1, "learning rate; None takes the paper's", low=1e-6)
+    attack_steps: int | None = setting(
+        7, "PGD steps of 2.5 epsilon / steps; None takes the paper's steps", low=1
+    )
+    checks: int = setting(10, "checks of robust accuracy, from which the best weights come", low=1)
+    patience: int = setting(10, "checks without a new best that end training", low=1)
+    cnn_precision: str = setting(
+        "float32", "of the passes that train convolutional networks", choices=PRECISIONS
+    )
+    test_attack_steps: int = setting(40, "PGD steps on what is measured", low=1)
+    images: int = setting(10_000, "training images whose activations are measured, at most", low=10)
+    cnn_images: int = setting(2000, "the same of convolutional networks, at most", low=10)
+    auto_images: int = setting(
+        0, "test images of AutoAttack, on each standard network's first seed", low=0
+    )
+    samples: int = setting(10_000, "activations an SAE is fitted to, at most", low=100)
+    architecture: str = setting("tied", "of SAEs", choices=ARCHITECTURES)
     expansion: float = setting(4.0, "SAE dictionary over neurons", low=0.1)
     l1: float = setting(0.1, "SAE penalty", low=0.0)
-    starts: int = setting(1, "SAE starts, the best of which counts", low=1, high=64)
+    starts: int | None = setting(
+        None, "SAE starts, the best of which counts; None suits the width", low=1, high=64
+    )
+    sae_steps: int | None = setting(None, "steps of an SAE's round; None suits the width", low=1)
+    sae_rounds: int = setting(6, "rounds at most; fewer if one changes nothing", low=1)
+    compared: tuple[int, ...] = setting((), "widths of MLPs whose SAEs are varied", low=1)
+    other_l1: tuple[float, ...] = setting((), "penalties to compare with", low=0.0)
+    other_expansions: tuple[float, ...] = setting((), "expansions to compare with", low=0.1)
+    other_architectures: tuple[str, ...] = setting(
+        (), "architectures to compare with", choices=ARCHITECTURES
+    )
+    other_epochs: tuple[int, ...] = setting((), "passes of the plain recipe to compare with", low=1)
+    normalized: bool = setting(False, "compare with normalized activations")
     engine: str = setting("serial", "how conditions are run", choices=ENGINES)
     device: str = setting("auto", "cpu, cuda, or auto")
 
     def __post_init__(self) -> None:
-        """Slopes need networks at epsilon 0, at others, and repeats."""
-        if 0.0 not in self.epsilons or len(set(self.epsilons)) < 2:
-            raise ValueError(f"epsilons are {self.epsilons}; give 0 and at least one other.")
-        if len(set(self.seeds)) < 2:
-            raise ValueError(f"seeds are {self.seeds}; give at least two, for the intervals.")
+        """Slopes need networks at epsilon 0, at others, and repeats; tasks must be possible."""
+        if self.epsilons is not None and (
+            0.0 not in self.epsilons
+            or len(set(self.epsilons)) < max(2, len(self.epsilons))
+            or min(self.epsilons) < 0
+        ):
+            raise ValueError(
+                f"epsilons are {self.epsilons}; give 0 and others up to 1, all different."
+            )
+        if len(set(self.seeds)) < max(2, len(self.seeds)):
+            raise ValueError(f"seeds are {self.seeds}; give at least two, all different.")
+        if not _tasks(self):
+            raise ValueError(
+                "there is no network to train; give a data set and a width for at least one."
+            )
+        if missing := set(self.compared) - set(self.mlp):
+            raise ValueError(f"compared has {sorted(missing)}; give widths that mlp has.")
+        for dataset, network, _, classes in _tasks(self):
+            check_classes(dataset, classes)
+            if dataset in SHAPES:
+                make_network(network, 1, SHAPES[dataset], 2, seed=0)
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One task and width; every epsilon and seed is a member of one ensemble."""
+    """One task and network; every epsilon and seed is a member."""
 
-    dataset: str
-    classes: int
-    hidden: int
-    epsilons: tuple[float, ...]
-    seeds: tuple[int, ...]
-    train_size: int | None
+    training: Training
     test_size: int | None
-    steps: int
-    batch: int
-    rate: float
-    attack_steps: int
     test_attack_steps: int
-    samples: int
-    expansion: float
-    l1: float
-    starts: int
+    images: int
+    auto_images: int
+    fitting: Fitting
 
 
 def conditions(settings: Settings) -> list[Condition]:
-    """Every number of classes with every width."""
-    names = Condition.__dataclass_fields__.keys() - {"classes", "hidden"}
-    common = {name: getattr(settings, name) for name in names}
-    return [
-        Condition(classes=classes, hidden=hidden, **common)
-        for classes in settings.classes
-        for hidden in settings.hidden
+    """Every task with every network, then other ways of fitting on some of them."""
+    usual = Fitting(
+        settings.architecture, settings.expansion, settings.l1, False, settings.starts,
+        settings.sae_steps, settings.sae_rounds, None, settings.samples,
+    )  # fmt: skip
+    ways = [
+        *(replace(usual, l1=l1) for l1 in settings.other_l1),
+        *(replace(usual, expansion=expansion) for expansion in settings.other_expansions),
+        *(replace(usual, architecture=name) for name in settings.other_architectures),
+        *([replace(usual, normalize=True)] if settings.normalized else []),
+        *(replace(usual, epochs=epochs) for epochs in settings.other_epochs),
     ]
+    others = [way for way in dict.fromkeys(ways) if way != usual]
+    tasks = _tasks(settings)
+    varied = [task for task in tasks if task[1] == "mlp" and task[2] in settings.compared]
+    return [
+        *(_condition(settings, *task, usual) for task in tasks),
+        *(
+            _condition(settings, *task, fitting)
+            for fitting in others
+            for task in varied
+            if task[0] == settings.datasets[0]
+        ),
+    ]
+
+
+def _tasks(settings: Settings) -> list[tuple[str, str, int, int]]:
+    """Data set, network, width and classes; fully connected networks and narrow ones first."""
+    families = (
+        (settings.datasets, CONNECTED, settings.classes),
+        (settings.cnn_datasets, CNNS, settings.classes),
+        (settings.resnet_datasets, (RESNET,), (max(settings.classes, default=0),)),
+    )
+    return [
+        (dataset, network, width, classes)
+        for datasets, networks, numbers in families
+        for dataset in datasets
+        for network in networks
+        for width in getattr(settings, network)
+        for classes in numbers
+    ]
+
+
+def _condition(
+    settings: Settings, dataset: str, network: str, width: int, classes: int, fitting: Fitting
+) -> Condition:
+    recipe = PAPER.get(dataset, GRAY)
+    paper, convolutional = settings.attack_steps is None, network not in CONNECTED
+    training = Training(
+        dataset=dataset,
+        network=network,
+        width=width,
+        classes=classes,
+        epsilons=settings.epsilons or recipe.epsilons,
+        seeds=settings.seeds,
+        train_size=settings.train_size,
+        held_out=settings.held_out,
+        steps=settings.steps,
+        epochs=recipe.epochs if settings.steps is None else None,
+        batch=settings.batch,
+        rate=settings.rate or recipe.rate,
+        weight_decay=recipe.weight_decay,
+        attack_steps=settings.attack_steps or recipe.attack_steps,
+        attack_step=recipe.attack_step if paper else None,
+        checks=settings.checks,
+        patience=settings.patience,
+        precision=settings.cnn_precision if convolutional else "float32",
+    )
+    return Condition(
+        training=training,
+        test_size=settings.test_size,
+        test_attack_steps=settings.test_attack_steps,
+        images=settings.cnn_images if convolutional else settings.images,
+        auto_images=settings.auto_images if network not in SINGLE else 0,
+        fitting=fitting,
+    )
 
 
 def run(condition: Condition, *, device: str) -> list[dict[str, Any]]:
-    """Train the ensemble, measure accuracy and F of every member on clean and attacked inputs."""
-    images = load_images(
-        condition.dataset,
-        classes=condition.classes,
-        train_size=condition.train_size,
-        test_size=condition.test_size,
-        device=device,
-    )
-    members = [(epsilon, seed) for epsilon in condition.epsilons for seed in condition.seeds]
-    ensemble = trained(condition, images, members)
-    epsilon = torch.tensor([epsilon for epsilon, _ in members], device=device)
-    steps, attack_steps = condition.attack_steps, condition.test_attack_steps
-    x, y = images.x_test, images.y_test
-    clean = _evaluated(ensemble, x, y)
-    robust = _evaluated(ensemble, x, y, epsilon, attack_steps, _generators(members, 1, device))
-    x, y = images.x_train[: condition.samples], images.y_train[: condition.samples]
-    attacked = _attacked(ensemble, x, y, epsilon, steps, _generators(members, 2, device))
-    networks = [ensemble.member(index) for index in range(len(members))]
-    site = find_sites(networks[0], x[:2], [SITE])
-    activations = {
-        "clean": [read(network, x, site)[SITE] for network in networks],
-        "adversarial": [
-            read(network, own, site)[SITE] for network, own in zip(networks, attacked, strict=True)
-        ],
-    }
-    config = SAEConfig(expansion=condition.expansion, l1=condition.l1, starts=condition.starts)
-    seeds = [seed for _, seed in members]
-    stacked = torch.stack(activations["clean"]).squeeze(2)
-    fits = {"clean": (fit(stacked, config, seeds=seeds), list(range(len(members))))}
-    changed = [index for index, (own, _) in enumerate(members) if own > 0]
-    stacked = torch.stack([activations["adversarial"][index] for index in changed]).squeeze(2)
-    own_seeds = [seeds[index] for index in changed]
-    fits["adversarial"] = (fit(stacked, config, seeds=own_seeds), changed)
-    rows = []
-    for kind, (fitted, places) in fits.items():
-        for place, index in enumerate(places):
-            features = fitted.features[place].item()
-            rows.append(
-                {
-                    "epsilon": members[index][0],
-                    "seed": seeds[index],
-                    "inputs": kind,
-                    "features": None if math.isnan(features) else features,
-                    "converged": bool(fitted.converged[place]),
-                    "accuracy": clean[index].item(),
-                    "robust_accuracy": robust[index].item(),
-                }
-            )
-    # At epsilon 0 attacked inputs are the clean ones, and the same seed fits the same autoencoder.
-    return rows + [{**row, "inputs": "adversarial"} for row in rows if row["epsilon"] == 0]
+    """F of every layer of every member, with its accuracies.
 
-
-def trained(condition: Condition, images: Images, members: Sequence[tuple[float, int]]) -> Ensemble:
-    """Adversarially trained single-layer networks, one per (epsilon, seed).
-
-    SGD with momentum 0.9 and weight decay 1e-4, the rate falling tenfold at half and three
-    quarters; epsilon grows linearly to its value over the first half (paper section 7).
+    One row per layer, member and kind of inputs: what `superpos.robust_features.features_of`
+    gives, with `accuracy`, `robust_accuracy` (PGD at the member's epsilon) and the `best_step` of
+    training. Of the first seed's robust members also, on so many images as `auto_images` says,
+    `auto_accuracy` under an ensemble of attacks and `auto_pgd_accuracy` under PGD.
     """
-    device = images.x_train.device
-    inputs = images.x_train[0].numel()
-    ensemble = Ensemble(
-        [
-            mlp(inputs, condition.hidden, condition.classes, seed=seed, device=device)
-            for _, seed in members
-        ]
-    )
-    final = torch.tensor([epsilon for epsilon, _ in members], device=device)
-    starts = _generators(members, 0, device)
-    orders = [_orders(len(images.x_train), condition.batch, seed) for _, seed in members]
-
-    def batches(step: int) -> tuple[Tensor, Tensor]:
-        index = torch.stack([next(order) for order in orders]).to(device)
-        x, y = images.x_train[index], images.y_train[index]
-        epsilon = final * min(1.0, (step + 1) / (RAMP * condition.steps))
-        x = _attacked_members(ensemble, x, y, epsilon, condition.attack_steps, starts)
-        return x, y
-
-    optimizer = torch.optim.SGD(
-        list(ensemble.parameters.values()),
-        lr=condition.rate,
-        momentum=MOMENTUM,
-        weight_decay=WEIGHT_DECAY,
-    )
-    train(
-        ensemble,
-        batches=batches,
-        loss=classification_loss,
-        optimizer=optimizer,
-        schedule=lambda done: 0.1 ** sum(done >= milestone for milestone in MILESTONES),
-        steps=condition.steps,
-    )
-    return ensemble
-
-
-def _attacked_members(
-    ensemble: Ensemble,
-    x: Tensor,
-    y: Tensor,
-    epsilon: Tensor,
-    steps: int,
-    generators: Sequence[torch.Generator],
-) -> Tensor:
-    """Inputs `[members, batch, ...]` perturbed; members at epsilon 0 need no attack."""
-    chosen = epsilon.nonzero().squeeze(1)
-    if len(chosen) == 0:
-        return x
-    part = ensemble.select(chosen)
-    own = [generators[index] for index in chosen.tolist()]
-    perturbed = pgd(part, x[chosen], y[chosen], epsilon=epsilon[chosen], steps=steps, generator=own)
-    return x.index_copy(0, chosen, perturbed)
-
-
-def _attacked(
-    ensemble: Ensemble,
-    x: Tensor,
-    y: Tensor,
-    epsilon: Tensor,
-    steps: int,
-    generators: Sequence[torch.Generator],
-    rows: int = 1024,
-) -> Tensor:
-    """Images attacked by every member at its own epsilon, `[members, samples, ...]`, in slices."""
-    parts = []
-    for images, labels in zip(x.split(rows), y.split(rows), strict=True):
-        own = images.expand(ensemble.members, *images.shape)
-        labels = labels.expand(ensemble.members, -1)
-        parts.append(_attacked_members(ensemble, own, labels, epsilon, steps, generators))
-    return torch.cat(parts, 1)
-
-
-def _evaluated(
-    ensemble: Ensemble,
-    x: Tensor,
-    y: Tensor,
-    epsilon: Tensor | None = None,
-    steps: int = 0,
-    generators: Sequence[torch.Generator] = (),
-) -> Tensor:
-    """Accuracy of every member, `[members]`, on clean inputs or under its own attack."""
-    with torch.no_grad():
-        if epsilon is None:
-            own = x.expand(ensemble.members, *x.shape)
-        else:
-            own = _attacked(ensemble, x, y, epsilon, steps, generators)
-        return accuracy(ensemble(own), y)
-
-
-def _generators(
-    members: Sequence[tuple[float, int]], purpose: int, device: str | torch.device
-) -> list[torch.Generator]:
-    """One source of random starts per member and purpose."""
-    return [torch.Generator(device).manual_seed(1000 * seed + purpose) for _, seed in members]
-
-
-def _orders(samples: int, batch: int, seed: int) -> Iterator[Tensor]:
-    """Endless shuffled batches of indices."""
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        order = torch.randperm(samples, generator=generator)
-        size = min(batch, samples)
-        yield from (order[i : i + size] for i in range(0, samples - size + 1, size))
-
-
-def slopes(frame: pd.DataFrame) -> pd.DataFrame:
-    """Normalized slope of F over epsilon per task, width and seed (paper section 7).
-
-    Clean and adversarial observations are pooled within a seed, so that its networks at
-    different epsilons, which started alike, stay together.
-    """
-    alive = frame.dropna(subset=["features"])
-    rows = [
-        {
-            "classes": classes,
-            "hidden": hidden,
-            "seed": seed,
-            "slope": normalized_slope(group["epsilon"], group["features"]),
-        }
-        for (classes, hidden, seed), group in alive.groupby(["classes", "hidden", "seed"])
-        if (group["epsilon"] == 0).any() and (group["epsilon"] > 0).any()
+    training = condition.training
+    images, networks, course = _trained(training, condition.test_size, device)
+    attack_steps = condition.test_attack_steps
+    about = [
+        {**_accuracies(network, *member, images, attack_steps, condition.auto_images), **own}
+        for network, member, own in zip(networks, training.members, course, strict=True)
     ]
-    return pd.DataFrame(rows, columns=["classes", "hidden", "seed", "slope"])
-
-
-def ratios(frame: pd.DataFrame) -> pd.DataFrame:
-    """F over F of the same seed on clean inputs at epsilon 0, with its interval over seeds."""
-    keys = ["classes", "hidden", "seed"]
-    base = frame[(frame["epsilon"] == 0) & (frame["inputs"] == "clean")]
-    both = frame.merge(base[[*keys, "features"]], on=keys, suffixes=("", "_base"))
-    both["ratio"] = both["features"] / both["features_base"]
-    rows = []
-    for point, group in both.dropna(subset=["ratio"]).groupby(
-        ["classes", "hidden", "inputs", "epsilon"]
-    ):
-        ratio = mean_interval(group["ratio"])
-        robust = mean_interval(group["robust_accuracy"])
-        rows.append(
-            {
-                **dict(zip(["classes", "hidden", "inputs", "epsilon"], point, strict=True)),
-                "ratio": ratio.value,
-                "low": ratio.low,
-                "high": ratio.high,
-                "robust": robust.value,
-                "robust_low": max(0.0, robust.low),
-                "robust_high": min(1.0, robust.high),
-                "accuracy": group["accuracy"].mean(),
-                "features": group["features"].mean(),
-            }
-        )
-    return pd.DataFrame(rows)
+    if condition.auto_images:
+        own = training.seeds[0]
+        for network, (epsilon, seed), row in zip(networks, training.members, about, strict=True):
+            if epsilon > 0 and seed == own:
+                x, y = (
+                    images.x_test[: condition.auto_images],
+                    images.y_test[: condition.auto_images],
+                )
+                stands = survivors(network, x, y, epsilon=epsilon, seed=seed)
+                row["auto_accuracy"] = plain(stands.float().mean())
+    rows = features_of(
+        networks, training.members, images.x_train[: condition.images],
+        images.y_train[: condition.images], fitting=condition.fitting,
+        attack_steps=attack_steps, progress=True,
+    )  # fmt: skip
+    by_member = dict(zip(training.members, about, strict=True))
+    return [{**row, **by_member[row["epsilon"], row["seed"]]} for row in rows]
 
 
 def estimates(frame: pd.DataFrame, settings: Settings) -> dict[str, Estimate]:
     """Values for the claims; those that a run's grid cannot give are left out."""
-    table = slopes(frame)
-    values = {}
-    rising = [_positive(own["slope"]) for _, own in table.groupby(["classes", "hidden"])]
-    if rising:
-        share = scipy.stats.binomtest(sum(rising), len(rising))
-        interval = share.proportion_ci(method="wilson")
-        low, high = float(interval.low), float(interval.high)
-        values["share_rising"] = Estimate(float(share.statistic), low, high)
-    rank = {classes: place for place, classes in enumerate(sorted(settings.classes), start=1)}
-    if table["classes"].nunique() > 1:
-        values["complexity_slope"] = _over(table, table["classes"].map(rank))
-    if table["hidden"].nunique() > 1:
-        values["capacity_slope"] = _over(table, np.log(table["hidden"]))
-    points = ratios(frame)
-    two = points[(points["classes"] == 2) & (points["hidden"] == max(settings.hidden))]
-    if len(two := two[two["epsilon"] > 0]):
-        values["two_class_peak"] = _estimate(two.loc[two["ratio"].idxmax()])
-    ten = points[(points["classes"] == 10) & (points["epsilon"] == max(settings.epsilons))]
-    if len(ten):
-        values["ten_class_fall"] = _estimate(ten.loc[ten["ratio"].idxmin()])
-    return values
+    return claimed(tidy(frame))
 
 
-def _positive(slopes: pd.Series) -> bool:
-    """Whether a mean slope is above zero by more than its standard error."""
-    return bool(slopes.mean() > scipy.stats.sem(slopes))
+@lru_cache(maxsize=1)
+def _trained(
+    training: Training, test_size: int | None, device: str
+) -> tuple[Images, list[nn.Module], list[dict[str, Any]]]:
+    """Data, trained members and the course of their training; trained when first asked for."""
+    images = _mixed(
+        load_images(training.dataset, classes=training.classes, device=device),
+        training.train_size, test_size,
+    )  # fmt: skip
+    kind = torch.device(device).type
+    folder = stocked(
+        "robust_networks",
+        {"version": VERSION, "device": kind, "images": _digest(images), **asdict(training)},
+        lambda folder: train_members(training, images, folder, progress=True),
+        resumable=True,
+    )
+    networks = load_members(training, images.shape, folder, device)
+    course = json.loads((folder / "course.json").read_text(encoding="utf-8"))
+    return images, networks, [{"best_step": own["best_step"]} for own in course]
 
 
-def _over(table: pd.DataFrame, x: pd.Series) -> Estimate:
-    """Slope of the normalized slopes over x, fitted within each seed, interval over seeds."""
-    fits = [
-        scipy.stats.linregress(x[group.index], group["slope"]).slope
-        for _, group in table.groupby("seed")
-        if x[group.index].nunique() > 1
-    ]
-    return mean_interval(fits)
+def _mixed(images: Images, train_size: int | None, test_size: int | None) -> Images:
+    """At most so many images, in an order whose every beginning has each class in its share."""
+    train, test = (
+        stratified_order(y.cpu(), generator=torch.Generator().manual_seed(0))[:size].to(y.device)
+        for y, size in ((images.y_train, train_size), (images.y_test, test_size))
+    )
+    return images._replace(
+        x_train=images.x_train[train], y_train=images.y_train[train],
+        x_test=images.x_test[test], y_test=images.y_test[test],
+    )  # fmt: skip
 
 
-def _estimate(point: pd.Series) -> Estimate:
-    note = "an extreme point's own interval"
-    return Estimate(float(point["ratio"]), float(point["low"]), float(point["high"]), note)
+def _digest(images: Images) -> str:
+    """Sixteen digits that tell training images from others."""
+    x = (images.x_train * 255).round().to(torch.uint8).cpu().numpy()
+    return hashlib.sha256(x.tobytes() + images.y_train.cpu().numpy().tobytes()).hexdigest()[:16]
+
+
+def _accuracies(
+    network: nn.Module, epsilon: float, seed: int, images: Images, attack_steps: int, first: int
+) -> dict[str, float | None]:
+    """Test accuracy, the same under PGD, and that of the first so many images."""
+    x, y = images.x_test, images.y_test
+    perturbed = attacked(
+        lambda own: network(own[0])[None], x, y, x.new_tensor([epsilon]), steps=attack_steps,
+        generators=generators([seed], 1, x.device),
+    )[0]  # fmt: skip
+    clean, robust = _logits(network, x), _logits(network, perturbed)
+    return {
+        "accuracy": plain(accuracy(clean, y)),
+        "robust_accuracy": plain(accuracy(robust, y)),
+        "auto_accuracy": None,
+        "auto_pgd_accuracy": plain(accuracy(robust[:first], y[:first])) if first else None,
+    }
+
+
+def _logits(network: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([network(part) for part in x.split(ROWS)])

@@ -1,0 +1,259 @@
+"""The paper's hypotheses on adversarial training, tested on a table of cells (section 7).
+
+H1: adversarial training lowers F everywhere. H2: the more classes, the more it does. H3: the wider
+the network, the less it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+
+from .image_networks import RESNET, SINGLE, STANDARD
+from .ledger import Estimate
+from .meta_analysis import (
+    Combined,
+    Paired,
+    Reduction,
+    Slope,
+    combined,
+    paired_difference,
+    pooled_errors,
+    trend,
+    universal_reduction,
+)
+from .robust_features import KINDS
+from .robustness import CELL, USUAL, humps, ratios, slopes
+
+
+def lines(cells: pd.DataFrame, by: Sequence[str], x: pd.Series) -> pd.DataFrame:
+    """Straight lines through the slopes of groups of cells.
+
+    Within a group, seeds are taken to vary equally in all cells, so that cells weigh the same.
+
+    Args:
+        cells: what `slopes` returns.
+        by: columns that a group shares.
+        x: of every cell.
+
+    Returns:
+        One row per group of two cells or more: `value`, `se` (from the seeds alone),
+        `residual_se`, `r2`, and `paper`, `paper_se`: the same with every cell weighted by its own
+        standard error, as in the paper.
+    """
+    rows = []
+    for group, own in cells.groupby(list(by)):
+        place = x[own.index].to_numpy(dtype=float)
+        if len(set(place)) < 2 or not (own["se"] > 0).all():
+            continue
+        equal, weighted = (
+            trend(place, own["slope"], _pooled(own)),
+            trend(place, own["slope"], own["se"]),
+        )
+        rows.append(
+            {
+                **dict(zip(by, group, strict=True)), "cells": len(own), "value": equal.value,
+                "se": equal.se, "residual_se": equal.residual_se, "r2": equal.r2,
+                "paper": weighted.value, "paper_se": weighted.se,
+            }
+        )  # fmt: skip
+    names = ["cells", "value", "se", "residual_se", "r2", "paper", "paper_se"]
+    return pd.DataFrame(rows, columns=[*by, *names])
+
+
+def complexity(cells: pd.DataFrame, networks: Sequence[str] = STANDARD) -> pd.DataFrame:
+    """Lines of slopes over the rank of the number of classes (H2), per data set and width."""
+    rank = cells["classes"].rank(method="dense")
+    return lines(cells[cells["network"].isin(networks)], ["dataset", "network", "width"], rank)
+
+
+def capacity(cells: pd.DataFrame, networks: Sequence[str] = SINGLE) -> pd.DataFrame:
+    """Lines of slopes over ln width (H3), per data set and number of classes."""
+    chosen = cells[cells["network"].isin(networks)]
+    return lines(chosen, ["dataset", "network", "classes"], np.log(cells["width"].astype(float)))
+
+
+def together(groups: pd.DataFrame, value: str = "value", se: str = "se") -> Combined | None:
+    """Meta-analysis of the groups' lines; None if there are none."""
+    return combined(groups[value], groups[se]) if len(groups) else None
+
+
+def reduction(cells: pd.DataFrame) -> Reduction | None:
+    """Test of H1 over all cells; None if there are none.
+
+    Three seeds alone would hardly ever tell a cell from zero. Seeds are taken to vary equally in
+    cells that differ in their classes only.
+    """
+    parts = []
+    for _, own in cells.groupby(["dataset", "network", "width"]):
+        freedom = own["df"].sum()
+        parts.append(own[["slope", "df"]].assign(error=_pooled(own), freedom=freedom))
+    known = pd.concat(parts) if parts else pd.DataFrame(columns=["error"])
+    known = known[known["error"] > 0]
+    if known.empty:
+        return None
+    return universal_reduction(
+        *(known[name] for name in ("slope", "error", "df")), freedom=known["freedom"]
+    )
+
+
+def _pooled(cells: pd.DataFrame) -> list[float]:
+    return pooled_errors([Slope(r.slope, r.se, r.df, (), ()) for r in cells.itertuples()])
+
+
+def pairs(cells: pd.DataFrame, first: str = "fashion_mnist", second: str = "mnist") -> pd.DataFrame:
+    """Cells that two data sets share, with `slope_first`, `se_first`, and those of the second."""
+    keys = ["network", "width", "classes"]
+    one, two = (
+        cells.loc[cells["dataset"] == name, [*keys, "slope", "se"]] for name in (first, second)
+    )
+    return one.merge(two, on=keys, suffixes=("_first", "_second"))
+
+
+def difficulty(cells: pd.DataFrame) -> Paired | None:
+    """Fashion-MNIST's slopes minus MNIST's over shared cells; None with fewer than three."""
+    shared = pairs(cells)
+    if len(shared) < 3 or np.ptp(shared["slope_first"] - shared["slope_second"]) == 0:
+        return None
+    columns = ("slope_first", "slope_second", "se_first", "se_second")
+    return paired_difference(*(shared[name] for name in columns))
+
+
+def filled(conditions: Sequence[Any], frame: pd.DataFrame) -> pd.DataFrame:
+    """Cells computed of those that a grid has, per data set, network and width.
+
+    Args:
+        conditions: of the grid, each with a `training`.
+        frame: the records' table.
+
+    Returns:
+        Text such as "4 of 4", rows data set and network, columns width.
+    """
+    wanted = pd.DataFrame(
+        [{name: getattr(c.training, name) for name in CELL} for c in conditions]
+    ).drop_duplicates()
+    done = pd.DataFrame(list(frame["training"]))[CELL].drop_duplicates()
+    both = wanted.merge(done.assign(done=1), on=CELL, how="left").fillna({"done": 0})
+    groups = both.groupby(["dataset", "network", "width"])["done"]
+    texts = groups.agg(lambda own: f"{int(own.sum())} of {len(own)}")
+    return texts.unstack(fill_value="")
+
+
+def survival(table: pd.DataFrame) -> pd.DataFrame:
+    """What becomes of H1 to H3 under other ways of fitting, ranges of epsilon and kinds of inputs.
+
+    Args:
+        table: what `superpos.robustness.tidy` returns, with other ways of fitting in it.
+
+    Returns:
+        One row per variant, all on the single-layer cells that every way of fitting has: `rising`
+        of `cells` rise significantly (by themselves, Holm); `complexity` and `capacity`, combined
+        over groups, with their intervals. Empty where nothing was varied.
+    """
+    if table.empty or table["fitting"].nunique() < 2:
+        return pd.DataFrame()
+    others = table.loc[table["fitting"] != USUAL, CELL].drop_duplicates()
+    table = table.merge(others, on=CELL)
+    usual = table[table["fitting"] == USUAL]
+    ranges = sorted(usual["epsilon"].unique())[1:-1]
+    variants = {
+        USUAL: usual,
+        **{f"epsilon up to {e:g}": usual[usual["epsilon"] <= e] for e in ranges},
+        **{f"{kind} inputs only": usual[usual["inputs"] == kind] for kind in KINDS},
+        **{name: own for name, own in table.groupby("fitting") if name != USUAL},
+    }
+    rows = []
+    for name, own in variants.items():
+        cells = slopes(own)
+        found = reduction(cells)
+        row = {"variant": name, "cells": len(cells), "rising": found.rising if found else None}
+        for kind, groups in (
+            ("complexity", complexity(cells, SINGLE)),
+            ("capacity", capacity(cells)),
+        ):
+            one = together(groups)
+            row |= {
+                kind: one.value if one else np.nan,
+                f"{kind}_low": one.low if one else np.nan,
+                f"{kind}_high": one.high if one else np.nan,
+            }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def claimed(table: pd.DataFrame) -> dict[str, Estimate]:
+    """Values for the chapter's claims; those that the cells cannot give are left out."""
+    usual = table[table["fitting"] == USUAL]
+    cells, points = slopes(usual), ratios(usual)
+    return dict(_claimed(usual, cells, points))
+
+
+def _claimed(
+    usual: pd.DataFrame, cells: pd.DataFrame, points: pd.DataFrame
+) -> Iterator[tuple[str, Estimate]]:
+    if found := reduction(cells):
+        count = len(found.cohens_d)
+        share = scipy.stats.binomtest(found.rising, count)
+        interval = share.proportion_ci(method="wilson")
+        note = f"{found.rising} of {count} cells, smallest p {found.smallest_p:.2g} (Holm)"
+        yield (
+            "share_rising",
+            Estimate(share.statistic, float(interval.low), float(interval.high), note),
+        )
+    standard, single = complexity(cells), capacity(cells)
+    if (found := together(standard)) is not None:
+        yield "complexity_slope", _meta(found, len(standard))
+    if (found := together(single)) is not None:
+        yield "capacity_slope", _meta(found, len(single))
+    if (found := difficulty(cells[cells["network"].isin(STANDARD)])) is not None:
+        note = f"t({found.df}) = {found.t:.2f}, p = {found.p:.2g}, d = {found.cohens_d:.2f}"
+        yield "fashion_minus_mnist", Estimate(found.mean, found.low, found.high, note)
+    attacked = points[points["epsilon"] > 0]
+    simple = attacked[attacked["network"].isin(SINGLE) & (attacked["classes"] == 2)]
+    if len(
+        simple := simple[simple["width"] == simple.groupby("network")["width"].transform("max")]
+    ):
+        yield "two_class_peak", _extreme(simple.loc[simple["ratio"].idxmax()])
+    hard = attacked[(attacked["classes"] == 10) & (attacked["network"] != RESNET)]
+    if len(hard := hard[hard["epsilon"] == hard.groupby("dataset")["epsilon"].transform("max")]):
+        yield "ten_class_fall", _extreme(hard.loc[hard["ratio"].idxmin()])
+    middle = humps(usual)
+    if len(middle := middle[(middle["classes"] == 3) & middle["network"].isin(STANDARD)]):
+        best = middle.loc[middle["hump"].idxmax()]
+        note = f"{best['dataset']}, {best['network']}; peak at {best['peak']:g}"
+        yield "inverted_u", Estimate(best["hump"], best["low"], best["high"], note)
+    yield from _of_resnets(cells, attacked)
+
+
+def _of_resnets(cells: pd.DataFrame, attacked: pd.DataFrame) -> Iterator[tuple[str, Estimate]]:
+    """The capacity line of ResNet-18, and where F falls and rises in it."""
+    wide = capacity(cells, (RESNET,))
+    if len(wide):
+        row = wide.loc[wide["classes"].idxmax()]
+        half = 1.96 * row["se"]
+        note = f"R^2 = {row['r2']:.2f}"
+        yield (
+            "resnet_capacity",
+            Estimate(row["value"], row["value"] - half, row["value"] + half, note),
+        )
+    own = attacked[(attacked["network"] == RESNET) & (attacked["width"] == 64)]
+    own = own[own["epsilon"] == own["epsilon"].max()]
+    for name, stages in (("resnet_early", ("stem", "layer1")), ("resnet_late", ("layer4",))):
+        if len(part := own[own["site"].str.startswith(stages)]):
+            middle = part.loc[(part["ratio"] - part["ratio"].median()).abs().idxmin()]
+            yield name, _extreme(middle)._replace(note=f"the median layer, {middle['site']}")
+
+
+def _meta(found: Combined, groups: int) -> Estimate:
+    note = f"{found.model} effects of {groups}; Q = {found.q:.1f}, p = {found.q_p:.2g}"
+    return Estimate(found.value, found.low, found.high, f"{note}, I^2 = {found.i2:.0%}")
+
+
+def _extreme(point: pd.Series) -> Estimate:
+    note = f"an extreme point's own interval: {point['dataset']}, {point['network']} "
+    note += f"{point['width']}, {point['site']}, {point['inputs']}, epsilon {point['epsilon']:g}"
+    return Estimate(float(point["ratio"]), float(point["low"]), float(point["high"]), note)

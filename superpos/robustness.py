@@ -1,0 +1,170 @@
+"""Tables of the adversarial chapter: ratios and slopes of F (paper section 7).
+
+A *cell* is a data set, a network, its width and a number of classes. Tables hold what one way of
+fitting autoencoders found unless their names say otherwise.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+import scipy.stats
+
+from .meta_analysis import Slope, seed_slopes, weighted_layers
+from .stats import mean_interval
+
+CELL = ["dataset", "network", "width", "classes"]
+USUAL = "usual"
+
+
+def tidy(frame: pd.DataFrame) -> pd.DataFrame:
+    """Records with their cell and their way of fitting, `fitting`, as plain columns.
+
+    The way that most records share is called "usual"; others are named by what differs from it.
+    """
+    if frame.empty:
+        return frame
+    ways = pd.DataFrame(list(frame["fitting"]), index=frame.index)
+    usual = ways.groupby(list(ways), dropna=False).size().idxmax()
+    names = pd.Series("", index=frame.index)
+    for column, value in zip(ways, usual, strict=True):
+        other = (ways[column] != value) & ~(ways[column].isna() & pd.isna(value))
+        names[other] += (
+            column + " " + ways[column].map(lambda v: f"{v:g}" if _number(v) else str(v))
+        )
+    tasks = pd.DataFrame(list(frame["training"]), index=frame.index)[CELL]
+    named = names.where(names != "", USUAL)
+    return pd.concat([frame.drop(columns=["training", "fitting"]), tasks], axis=1).assign(
+        fitting=named
+    )
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def ratios(table: pd.DataFrame) -> pd.DataFrame:
+    """F of each layer over F of the same seed's network at epsilon 0, mean and interval.
+
+    Returns:
+        One row per cell, layer, kind of inputs and epsilon: `ratio` with `low` and `high` over
+        seeds; `features`, the mean F; `robust` with `robust_low` and `robust_high`, `accuracy`.
+    """
+    keys = [*CELL, "site", "layer", "seed"]
+    base = table[(table["epsilon"] == 0) & (table["inputs"] == "clean")]
+    both = table.merge(base[[*keys, "features"]], on=keys, suffixes=("", "_base"))
+    both["ratio"] = both["features"] / both["features_base"]
+    by = [*CELL, "site", "layer", "inputs", "epsilon"]
+    rows = []
+    for point, group in both.dropna(subset=["ratio"]).groupby(by):
+        if len(group) < 2:
+            continue
+        ratio, robust = mean_interval(group["ratio"]), mean_interval(group["robust_accuracy"])
+        rows.append(
+            {
+                **dict(zip(by, point, strict=True)),
+                "ratio": ratio.value, "low": ratio.low, "high": ratio.high,
+                "robust": robust.value, "robust_low": max(0.0, robust.low),
+                "robust_high": min(1.0, robust.high), "accuracy": group["accuracy"].mean(),
+                "features": group["features"].mean(), "parameters": group["parameters"].iloc[0],
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def slopes(table: pd.DataFrame) -> pd.DataFrame:
+    """Normalized slope of every cell, layers weighted by their parameters (paper section 7).
+
+    Returns:
+        One row per cell: `slope` with its standard error `se`, `low` and `high` over seeds,
+        `df`, `seeds` with one slope each (a dict), and `robust`, the robust accuracy at the
+        largest epsilon.
+    """
+    rows = []
+    for cell, group in table.groupby(CELL):
+        if (found := _weighted(group)) is None:
+            continue
+        half = scipy.stats.t.ppf(0.975, found.df) * found.se
+        strongest = group[group["epsilon"] == group["epsilon"].max()]
+        rows.append(
+            {
+                **dict(zip(CELL, cell, strict=True)), "slope": found.value, "se": found.se,
+                "low": found.value - half, "high": found.value + half, "df": found.df,
+                "seeds": dict(zip(found.seeds, found.values, strict=True)),
+                "robust": strongest["robust_accuracy"].mean(),
+            }
+        )  # fmt: skip
+    return pd.DataFrame(
+        rows, columns=[*CELL, "slope", "se", "low", "high", "df", "seeds", "robust"]
+    )
+
+
+def layer_slopes(table: pd.DataFrame) -> pd.DataFrame:
+    """Normalized slope of every layer of every cell: `slope`, `se` and `low`, `high`."""
+    rows = []
+    for (*cell, site, layer), group in table.groupby([*CELL, "site", "layer"]):
+        if (found := _slope(group)) is not None:
+            half = scipy.stats.t.ppf(0.975, found.df) * found.se
+            rows.append(
+                {
+                    **dict(zip(CELL, cell, strict=True)), "site": site, "layer": layer,
+                    "slope": found.value, "se": found.se, "low": found.value - half,
+                    "high": found.value + half,
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _slope(group: pd.DataFrame) -> Slope | None:
+    """Of one layer of one cell; None where fewer than two seeds have one."""
+    try:
+        features = group["features"].astype(float)
+        return seed_slopes(group["epsilon"], features, group["seed"])
+    except ValueError:
+        return None
+
+
+def _weighted(group: pd.DataFrame) -> Slope | None:
+    """Of a cell: per seed, the layers' slopes weighted by their parameters."""
+    layers = [(own["parameters"].iloc[0], _slope(own)) for _, own in group.groupby("layer")]
+    if any(found is None for _, found in layers):
+        return None
+    shared = sorted(set.intersection(*(set(found.seeds) for _, found in layers)))
+    if len(shared) < 2:
+        return None
+    by_seed = [dict(zip(found.seeds, found.values, strict=True)) for _, found in layers]
+    values = weighted_layers(
+        [[own[seed] for seed in shared] for own in by_seed], [count for count, _ in layers]
+    )
+    se = float(scipy.stats.sem(values))
+    return Slope(float(values.mean()), se, len(shared) - 1, tuple(values.tolist()), tuple(shared))
+
+
+def humps(table: pd.DataFrame) -> pd.DataFrame:
+    """How far the middle of F over epsilon stands above its two ends, per cell.
+
+    F over F at epsilon 0, clean and adversarial averaged, layers weighted by their parameters.
+    An inverted U has its largest value at neither end: then `hump`, the largest mean in between
+    minus the larger end, is above zero. Mean and interval over seeds.
+    """
+    keys = [*CELL, "layer", "seed"]
+    base = table[(table["epsilon"] == 0) & (table["inputs"] == "clean")]
+    both = table.merge(base[[*keys, "features"]], on=keys, suffixes=("", "_base"))
+    both["ratio"] = (both["features"] / both["features_base"]) * both["parameters"]
+    total = both[[*CELL, "layer", "parameters"]].drop_duplicates().groupby(CELL)["parameters"].sum()
+    means = both.groupby([*CELL, "seed", "epsilon", "layer"])["ratio"].mean()
+    curves = means.groupby([*CELL, "seed", "epsilon"]).sum().unstack("epsilon")
+    rows = []
+    for cell, own in curves.groupby(CELL):
+        own = own.dropna(axis=1, how="all").dropna() / total[cell]
+        if own.shape[1] < 3 or len(own) < 2:
+            continue
+        peak = own.iloc[:, 1:-1].mean().idxmax()
+        ends = own.iloc[:, [0, -1]].max(axis=1)
+        found = mean_interval(own[peak] - ends)
+        rows.append(
+            {
+                **dict(zip(CELL, cell, strict=True)), "peak": peak, "hump": found.value,
+                "low": found.low, "high": found.high,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows, columns=[*CELL, "peak", "hump", "low", "high"])

@@ -1,0 +1,143 @@
+"""Figures of the adversarial chapter (paper figures 7 to 9), each with its robust accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+
+from . import plots
+
+NAMES = {
+    "mlp": "single-layer MLP", "cnn": "single-layer CNN", "standard_mlp": "standard MLP",
+    "standard_cnn": "standard CNN", "resnet18": "ResNet-18", "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "digits": "digits",
+}  # fmt: skip
+"""How data sets and networks are called in figures."""
+
+
+def named(name: str) -> str:
+    """What a data set or network is called; itself if it has no other name."""
+    return NAMES.get(name, name)
+
+
+def curves(points: pd.DataFrame, lines: str) -> Figure:
+    """F over F at epsilon 0 against epsilon, and under it robust accuracy (figures 7 and 8).
+
+    Args:
+        points: what `superpos.robustness.ratios` returns, of one data set and network.
+        lines: "width" or "site", the column that tells lines apart; numbers of classes are panels.
+    """
+    numbers, choices = sorted(points["classes"].unique()), list(points[lines].unique())
+    figure, axes = plots.figure(
+        2, len(numbers), width=9.4, height=4.9, sharex=True, sharey="row", squeeze=False
+    )
+    for column, k in enumerate(numbers):
+        own = points[points["classes"] == k]
+        upper, lower = axes[:, column]
+        for (choice, kind), rows in own.groupby([lines, "inputs"], sort=False):
+            rows = rows.sort_values("epsilon")
+            color = plots.COLORS[choices.index(choice) % len(plots.COLORS)]
+            style = {"color": color, "ls": "-" if kind == "clean" else "--"}
+            x = rows["epsilon"].to_numpy()
+            plots.band(upper, x, rows["ratio"], rows["low"], rows["high"], **style)
+            if kind == "clean" and (lines == "width" or choice == choices[0]):
+                color = color if lines == "width" else "black"
+                values = (rows["robust"], rows["robust_low"], rows["robust_high"])
+                plots.band(lower, x, *values, color=color)
+                lower.plot(x, rows["accuracy"], ":", color=color)
+        upper.axhline(1, color="gray", lw=0.8)
+        lower.axhline(1 / k, color="gray", lw=0.8)
+        upper.set(title=f"{k} classes")
+        lower.set(xlabel="training $\\epsilon$", ylim=(0, 1.03))
+        plots.ticks(lower, x=sorted(own["epsilon"].unique()))
+    axes[0, 0].set_ylabel("$F$ / $F$ at $\\epsilon = 0$")
+    axes[1, 0].set_ylabel("test accuracy")
+    top = points["high"].where(points["high"] < 3 * points["ratio"].max())
+    axes[0, 0].set_ylim(0, 1.05 * max(1.5, top.max()))
+    _legend(axes[0, -1], choices, lines)
+    return figure
+
+
+def _legend(axes: Axes, choices: Sequence[object], lines: str) -> None:
+    for place, choice in enumerate(choices):
+        label = f"width {choice}" if lines == "width" else str(choice)
+        axes.plot([], [], "-", color=plots.COLORS[place % len(plots.COLORS)], label=label)
+    axes.plot([], [], "-", color="black", label="clean")
+    axes.plot([], [], "--", color="black", label="attacked")
+    axes.legend(fontsize=7.5)
+
+
+def slope_lines(
+    cells: pd.DataFrame, x: str, lines: Sequence[str], *, axes: Axes | None = None
+) -> Figure:
+    """Normalized slopes with 95% intervals against classes or width (figure 9).
+
+    Args:
+        cells: what `superpos.robustness.slopes` returns.
+        x: "classes" or "width", on a logarithmic axis.
+        lines: columns whose values together tell lines apart.
+        axes: where to draw; default a figure of its own.
+    """
+    if axes is None:
+        _, axes = plots.figure(width=5.6, height=3.4)
+    shift = np.linspace(-0.03, 0.03, max(2, cells.groupby(list(lines)).ngroups))
+    for place, (group, own) in enumerate(cells.groupby(list(lines))):
+        own, label = (
+            own.sort_values(x),
+            ", ".join(_label(*pair) for pair in zip(lines, group, strict=True)),
+        )
+        errors = (own["slope"] - own["low"], own["high"] - own["slope"])
+        at = own[x] * np.exp(shift[place])
+        axes.errorbar(at, own["slope"], errors, fmt="o-", ms=4, capsize=2, lw=1.3, label=label)
+    axes.axhline(0, color="gray", lw=0.8)
+    axes.set(xscale="log", xlabel=x, ylabel="normalized slope of $F$")
+    plots.ticks(axes, x=sorted(cells[x].unique()))
+    axes.legend(fontsize=8)
+    return axes.figure
+
+
+def _label(column: str, value: object) -> str:
+    if column == "classes":
+        return f"{value} classes"
+    return f"width {value}" if column == "width" else named(str(value))
+
+
+def heat_map(cells: pd.DataFrame) -> Figure:
+    """Slopes and robust accuracy over classes and width: the two regimes at a glance.
+
+    Args:
+        cells: what `superpos.robustness.slopes` returns, of single-layer networks.
+    """
+    groups = [*cells.groupby(["dataset", "network"])]
+    size = max(1.0, cells["slope"].abs().max())
+    figure, axes = plots.figure(
+        len(groups), 2, width=8.4, height=0.7 + 2.3 * len(groups), squeeze=False
+    )
+    for row, ((dataset, network), own) in zip(axes, groups, strict=True):
+        for ax, column, title in (
+            (row[0], "slope", "normalized slope"),
+            (row[1], "robust", "robust accuracy"),
+        ):
+            grid = own.pivot_table(index="width", columns="classes", values=column)
+            if column == "slope":
+                look = {"cmap": "RdBu_r", "norm": TwoSlopeNorm(0, -size, size)}
+            else:
+                look = {"cmap": "viridis", "vmin": 0, "vmax": 1}
+            ax.grid(False)
+            drawn = ax.imshow(grid, origin="lower", aspect="auto", **look)
+            for (i, j), value in np.ndenumerate(grid.to_numpy()):
+                if np.isfinite(value):
+                    dark = abs(value) > 0.6 * size if column == "slope" else value < 0.5
+                    ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8.5,
+                            color="white" if dark else "black")  # fmt: skip
+            ax.set_xticks(range(len(grid.columns)), grid.columns)
+            ax.set_yticks(range(len(grid.index)), grid.index)
+            ax.set(xlabel="classes", ylabel="width")
+            ax.set_title(f"{title}, {named(network)}, {named(dataset)}", fontsize=9)
+            figure.colorbar(drawn, ax=ax)
+    return figure
