@@ -123,6 +123,52 @@ def difficulty(cells: pd.DataFrame) -> Paired | None:
     return paired_difference(*(shared[name] for name in columns))
 
 
+def summary(cells: pd.DataFrame) -> pd.DataFrame:
+    """H1 to H3 and the data sets' difference in words: here and in the paper.
+
+    Args:
+        cells: what `superpos.robustness.slopes` returns.
+    """
+    rows = []
+    if found := reduction(cells):
+        count = len(found.cohens_d)
+        rows.append(
+            {
+                "hypothesis": "H1, cells rising / falling", "paper": "rejected",
+                "here": f"{found.rising} / {found.falling} of {count}",
+                "test": f"smallest p {found.smallest_p:.1g} (Holm)", "paper's weights": "",
+            }
+        )  # fmt: skip
+    for name, paper, groups in (
+        ("H2, per rank, standard", "-0.745 +- 0.122", complexity(cells)),
+        ("H2, per rank, single-layer", "", complexity(cells, SINGLE)),
+        ("H3, per ln width", "+0.220 +- 0.037", capacity(cells)),
+    ):
+        if len(groups):
+            one, weighted = together(groups), together(groups, "paper", "paper_se")
+            rows.append(
+                {
+                    "hypothesis": name, "paper": paper, "here": f"{one.value:+.2f} +- {one.se:.2f}",
+                    "test": f"{one.model}, z = {one.z:.1f}, Q({one.df}) = {one.q:.1f}",
+                    "paper's weights": f"{weighted.value:+.2f} +- {weighted.se:.2f}",
+                }
+            )  # fmt: skip
+    for name, paper, networks in (
+        ("Fashion - MNIST, standard", "-1.467, d = -0.85", STANDARD),
+        ("Fashion - MNIST, single-layer", "", SINGLE),
+    ):
+        if found := difficulty(cells[cells["network"].isin(networks)]):
+            rows.append(
+                {
+                    "hypothesis": name, "paper": paper,
+                    "here": f"{found.mean:+.2f}, d = {found.cohens_d:+.2f}",
+                    "test": f"t({found.df}) = {found.t:.2f}, p = {found.p:.2g}",
+                    "paper's weights": f"{found.weighted:+.2f} +- {found.weighted_se:.2f}",
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def filled(conditions: Sequence[Any], frame: pd.DataFrame) -> pd.DataFrame:
     """Cells computed of those that a grid has, per data set, network and width.
 
@@ -183,6 +229,26 @@ def survival(table: pd.DataFrame) -> pd.DataFrame:
             }
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def shown(variants: pd.DataFrame) -> pd.DataFrame:
+    """The table of `survival` with intervals as text."""
+
+    def text(row: pd.Series, kind: str) -> str:
+        if np.isnan(row[kind]):
+            return "-"
+        low, high = row[f"{kind}_low"], row[f"{kind}_high"]
+        sign = "+" if low > 0 else "-" if high < 0 else "open"
+        return f"{row[kind]:+.2f} [{low:+.2f}, {high:+.2f}] {sign}"
+
+    table = pd.DataFrame({"variant": variants["variant"]})
+    table["rising"] = [
+        f"{rising:.0f} of {cells}"
+        for rising, cells in zip(variants["rising"], variants["cells"], strict=True)
+    ]
+    for kind in ("complexity", "capacity"):
+        table[kind] = [text(row, kind) for _, row in variants.iterrows()]
+    return table
 
 
 def claimed(table: pd.DataFrame) -> dict[str, Estimate]:

@@ -36,6 +36,7 @@ MILESTONES = (0.5, 0.75)  # shares of training after which the rate falls tenfol
 RAMP = 1 / 3  # share of training over which epsilon grows to its value
 CHECKED = 0.5  # share of training after which robust accuracy is checked
 SAVED = 120.0  # seconds between checkpoints
+NARROW = 4096  # weights of a layer below which a CPU computes many members faster together
 ROWS = 256  # images attacked at once where that is free to choose
 
 
@@ -94,8 +95,8 @@ def train_members(
         images: its data.
         folder: where `weights.safetensors` (every weight `[members, ...]`) and `course.json`
             (per member the robust accuracy of each check, and the step of the best) go.
-        at_once: members computed together; default one on a CPU, all on a GPU (one for networks
-            with batch normalization).
+        at_once: members computed together; default all on a GPU (one for networks with batch
+            normalization), one on a CPU unless the networks are very narrow.
         progress: show a bar over steps.
 
     Raises:
@@ -106,9 +107,9 @@ def train_members(
             f"held_out is {training.held_out}: there are {len(images.x_train)} training images, "
             "so give at least 1 and fewer than that."
         )
-    members, device = training.members, images.x_train.device
+    members = training.members
     if at_once is None:
-        at_once = 1 if device.type == "cpu" or training.network == RESNET else len(members)
+        at_once = len(members) if _pays_together(training, images) else 1
     if (folder / "course.json").exists():  # written last
         return
     steps = _steps(training, len(images.x_train))
@@ -186,6 +187,15 @@ def attacked(
 def generators(seeds: Sequence[int], purpose: int, device: torch.device) -> list[torch.Generator]:
     """One source of random starts per member and purpose."""
     return [torch.Generator(device).manual_seed(1000 * (seed + 1) + purpose) for seed in seeds]
+
+
+def _pays_together(training: Training, images: Images) -> bool:
+    """Whether members computed together are faster: where a step's launches are most of it."""
+    if training.network == RESNET:
+        return False
+    if images.x_train.device.type != "cpu":
+        return True
+    return training.network == "mlp" and images.x_train[0].numel() * training.width <= NARROW
 
 
 def _last_best(values: list[float]) -> int:

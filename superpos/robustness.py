@@ -168,3 +168,17 @@ def humps(table: pd.DataFrame) -> pd.DataFrame:
             }
         )  # fmt: skip
     return pd.DataFrame(rows, columns=[*CELL, "peak", "hump", "low", "high"])
+
+
+def strong(frame: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy under AutoAttack beside that under PGD, on the same images of each first seed.
+
+    Returns:
+        One row per attacked cell and epsilon; empty if AutoAttack was not run.
+    """
+    table = tidy(frame)
+    if table.empty or table["auto_accuracy"].isna().all():
+        return pd.DataFrame()
+    chosen = table.dropna(subset=["auto_accuracy"]).drop_duplicates([*CELL, "epsilon", "seed"])
+    names = {"auto_pgd_accuracy": "PGD", "auto_accuracy": "AutoAttack"}
+    return chosen[[*CELL, "epsilon", *names]].rename(columns=names)

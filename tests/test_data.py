@@ -11,6 +11,7 @@ from scipy import stats
 from sklearn.datasets import load_digits
 
 from superpos.data import DataNotFound, load_images, nonempty_toy_features, toy_features
+from superpos.data.images import SHAPES, check_classes
 
 SPARSITIES = torch.tensor([0.0, 0.001, 0.3, 0.9, 0.999, 0.9999])
 
@@ -183,6 +184,61 @@ def test_inconsistent_folders_are_refused(tmp_path):
     Image.new("RGB", (9, 9)).save(tmp_path / "b" / "train" / "ant" / "000.png")
     with pytest.raises(ValueError, match="resize the images to one size"):
         load_images(tmp_path / "b")
+
+
+KNOWN = ["digits", "mnist", "fashion_mnist", "cifar10"]
+
+
+def refused(call, *arguments, **options):
+    """What a refusal says, which is one sentence."""
+    with pytest.raises(ValueError) as caught:
+        call(*arguments, **options)
+    message = str(caught.value)
+    assert message.endswith(".") and ". " not in message and "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_known_sets_have_ten_classes_whether_or_not_they_are_there(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("SUPERPOS_DATA", str(tmp_path))
+    for classes in range(2, 11):
+        check_classes(name, classes)
+    for classes in (-1, 0, 1, 11, 100):
+        assert refused(check_classes, name, classes) == (
+            f"classes is {classes}: the data set has 10, so give 2 to 10."
+        )
+
+
+def test_shapes_are_of_the_known_sets(tmp_path):
+    assert sorted(SHAPES) == sorted(KNOWN)
+    assert load_images("digits").shape == SHAPES["digits"]
+    write_mnist(tmp_path)
+    assert load_images("mnist", directory=tmp_path).shape == SHAPES["mnist"]
+
+
+@pytest.mark.parametrize("name", ["nosuch", "Digits", "no/such/folder", "file"])
+def test_an_unknown_set_is_refused_as_it_is_when_it_is_loaded(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    message = refused(check_classes, name, 3)
+    assert message == refused(load_images, name, classes=3)
+    assert repr(name) in message and "digits, mnist, fashion_mnist, cifar10 or the path" in message
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("kind", [str, lambda path: path])
+def test_a_folder_has_as_many_classes_as_folders(tmp_path, split, kind):
+    counts = {"ant": 3, "bee": 3, "cat": 3}
+    for part in ("train", "test") if split else (".",):
+        write_folder(tmp_path / part, counts)
+        (tmp_path / part / "notes.txt").write_text("not a class")
+    for classes in (2, 3):
+        check_classes(kind(tmp_path), classes)
+        assert len(load_images(kind(tmp_path), classes=classes).classes) == classes
+    for classes in (1, 4):
+        message = refused(check_classes, kind(tmp_path), classes)
+        assert message == f"classes is {classes}: the data set has 3, so give 2 to 3."
+        assert message == refused(load_images, kind(tmp_path), classes=classes)
 
 
 @pytest.mark.parametrize(("name", "share"), [("mnist", 0.1307), ("fashion_mnist", 0.2860)])

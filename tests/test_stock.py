@@ -32,12 +32,12 @@ def make(own):
         if (folder / "go").exists():
             break
         time.sleep(0.05)
-    if ending == "killed":
+    if ending.startswith("killed"):
         os._exit(9)
     (own / "second").write_text("2")
 
 print("here", flush=True)
-print(superpos.stock.stocked("kind", {"a": 1}, make))
+print(superpos.stock.stocked("kind", {"a": 1}, make, resumable=ending == "killed, resumable"))
 """
 ABOUT = ["provenance.json", "what.json"]
 
@@ -151,6 +151,58 @@ def test_a_maker_that_fails_leaves_nothing_and_the_next_one_makes_it(results, er
     assert names(place) == ["content", *ABOUT]
 
 
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
+def test_a_resumable_maker_finds_what_the_ones_that_failed_left(results, error):
+    found = []
+
+    def going_on(folder):
+        found.append(names(folder))
+        (folder / f"part{len(found)}").write_text(str(len(found)))
+        if len(found) < 3:
+            raise error
+
+    for _ in range(2):
+        with pytest.raises(type(error)):
+            stocked("kind", {"a": 1}, going_on, resumable=True)
+    assert len(folders(results)) == 1  # what is left
+    place = stocked("kind", {"a": 1}, going_on, resumable=True)
+    assert found == [[], ["part1"], ["part1", "part2"]]
+    assert names(place) == ["part1", "part2", "part3", *ABOUT]
+    assert [(place / f"part{n}").read_text() for n in (1, 2, 3)] == ["1", "2", "3"]
+    assert folders(results) == [place]
+
+
+def test_a_resumable_folder_is_found_when_it_is_finished(results):
+    place = stocked("kind", {"a": 1}, writing(), resumable=True)
+    assert stocked("kind", {"a": 1}, refusing, resumable=True) == place
+    assert stocked("kind", {"a": 1}, refusing) == place
+    other = stocked("kind", {"a": 2}, writing())
+    assert stocked("kind", {"a": 2}, refusing, resumable=True) == other
+    assert sorted(folders(results)) == sorted([place, other])
+
+
+def test_what_was_not_finished_is_not_found_by_other_content(results):
+    def failing(folder):
+        (folder / "part").write_text("half")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        stocked("kind", {"a": 1}, failing, resumable=True)
+    place = stocked("kind", {"a": 2}, writing(), resumable=True)
+    assert names(place) == ["content", *ABOUT]
+
+
+def test_a_maker_that_is_not_resumable_begins_with_nothing(results):
+    def failing(folder):
+        (folder / "part").write_text("half")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        stocked("kind", {"a": 1}, failing, resumable=True)
+    place = stocked("kind", {"a": 1}, writing())
+    assert names(place) == ["content", *ABOUT]
+
+
 def test_a_folder_is_not_there_before_it_is_whole(results):
     expected = stocked("kind", {"a": 1}, writing())
     shutil.rmtree(expected)
@@ -232,6 +284,16 @@ def test_a_process_that_dies_while_making_it_is_no_obstacle(results, tmp_path):
     place = stocked("kind", {"a": 1}, writing())
     assert names(place) == ["content", *ABOUT]
     assert stocked("kind", {"a": 1}, refusing) == place
+
+
+def test_what_a_killed_process_wrote_is_there_for_the_next_resumable_maker(results, tmp_path):
+    (tmp_path / "go").touch()
+    process = in_a_process(tmp_path, "killed, resumable")
+    process.communicate(timeout=60)
+    assert process.returncode == 9
+    place = stocked("kind", {"a": 1}, writing(), resumable=True)
+    assert names(place) == ["content", "first", *ABOUT]
+    assert folders(results) == [place]
 
 
 def test_results_lie_where_the_environment_says(tmp_path, monkeypatch):

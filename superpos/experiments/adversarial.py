@@ -44,6 +44,8 @@ from ..sweep import ENGINES
 SECTION = "adversarial"
 VERSION = 2
 TITLE = "Adversarial training"
+CHECKS = 10
+"""Of robust accuracy in the second half of training; the best weights are kept."""
 
 
 class Recipe(NamedTuple):
@@ -86,13 +88,12 @@ class Settings:
     train_size: int | None = setting(None, "training images at most; None takes all", low=10)
     test_size: int | None = setting(None, "test images at most; None takes all", low=10)
     held_out: int = setting(100, "training images that check robust accuracy", low=1)
-    steps: int | None = setting(400, "training steps; None takes the paper's epochs", low=1)
+    steps: int | None = setting(300, "training steps; None takes the paper's epochs", low=1)
     batch: int = setting(128, "images per training step; the paper has 256", low=1)
     rate: float | None = setting(0.1, "learning rate; None takes the paper's", low=1e-6)
     attack_steps: int | None = setting(
-        7, "PGD steps of 2.5 epsilon / steps; None takes the paper's steps", low=1
+        5, "PGD steps of 2.5 epsilon / steps; None takes the paper's steps", low=1
     )
-    checks: int = setting(10, "checks of robust accuracy, from which the best weights come", low=1)
     patience: int = setting(10, "checks without a new best that end training", low=1)
     cnn_precision: str = setting(
         "float32", "of the passes that train convolutional networks", choices=PRECISIONS
@@ -108,10 +109,10 @@ class Settings:
     expansion: float = setting(4.0, "SAE dictionary over neurons", low=0.1)
     l1: float = setting(0.1, "SAE penalty", low=0.0)
     starts: int | None = setting(
-        None, "SAE starts, the best of which counts; None suits the width", low=1, high=64
+        1, "SAE starts, the best of which counts; None suits the width", low=1, high=64
     )
     sae_steps: int | None = setting(None, "steps of an SAE's round; None suits the width", low=1)
-    sae_rounds: int = setting(6, "rounds at most; fewer if one changes nothing", low=1)
+    sae_rounds: int = setting(3, "rounds at most; fewer if one changes nothing", low=1)
     compared: tuple[int, ...] = setting((), "widths of MLPs whose SAEs are varied", low=1)
     other_l1: tuple[float, ...] = setting((), "penalties to compare with", low=0.0)
     other_expansions: tuple[float, ...] = setting((), "expansions to compare with", low=0.1)
@@ -224,7 +225,7 @@ def _condition(
         weight_decay=recipe.weight_decay,
         attack_steps=settings.attack_steps or recipe.attack_steps,
         attack_step=recipe.attack_step if paper else None,
-        checks=settings.checks,
+        checks=CHECKS,
         patience=settings.patience,
         precision=settings.cnn_precision if convolutional else "float32",
     )
