@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class Ensemble:
@@ -56,7 +57,8 @@ class Ensemble:
             `[members, batch, outputs]`.
 
         Raises:
-            ValueError: the inputs are not for so many members.
+            ValueError: the inputs are not for so many members, or networks with batch
+                normalization in training mode are not computed one after another.
         """
         for x in inputs:
             if x.shape[0] != self.members:
@@ -68,6 +70,11 @@ class Ensemble:
     ) -> Tensor:
         """Outputs of stacked networks, at most `at_once` of them together."""
         if self.at_once != 1:
+            if any(isinstance(m, _BatchNorm) and m.training for m in self._networks[0].modules()):
+                raise ValueError(
+                    "Batch normalization keeps statistics of its own while it is trained: such "
+                    "networks are computed one after another; make the ensemble with at_once=1."
+                )
             return vmap(self._one, chunk_size=self.at_once)(weights, buffers, *inputs)
         outputs = []
         for index, own in enumerate(zip(*inputs, strict=True)):

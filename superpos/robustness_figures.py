@@ -73,7 +73,7 @@ def _legend(axes: Axes, choices: Sequence[object], lines: str) -> None:
 
 
 def slope_lines(
-    cells: pd.DataFrame, x: str, lines: Sequence[str], *, axes: Axes | None = None
+    cells: pd.DataFrame, x: str, lines: Sequence[str], *, axes: Sequence[Axes] | None = None
 ) -> Figure:
     """Normalized slopes with 95% intervals against classes or width (figure 9).
 
@@ -81,24 +81,28 @@ def slope_lines(
         cells: what `superpos.robustness.slopes` returns.
         x: "classes" or "width", on a logarithmic axis.
         lines: columns whose values together tell lines apart.
-        axes: where to draw; default a figure of its own.
+        axes: where to draw slopes and, under them, robust accuracy at the largest epsilon;
+            default a figure of its own.
     """
     if axes is None:
-        _, axes = plots.figure(width=5.6, height=3.4)
-    shift = np.linspace(-0.03, 0.03, max(2, cells.groupby(list(lines)).ngroups))
-    for place, (group, own) in enumerate(cells.groupby(list(lines))):
-        own, label = (
-            own.sort_values(x),
-            ", ".join(_label(*pair) for pair in zip(lines, group, strict=True)),
-        )
+        _, axes = plots.figure(2, 1, width=5.6, height=5, sharex=True, height_ratios=(2, 1))
+    upper, lower = axes
+    groups = [*cells.groupby(list(lines))]
+    shift = np.linspace(-0.03, 0.03, max(2, len(groups)))
+    for place, (group, own) in enumerate(groups):
+        own, label = own.sort_values(x), ", ".join(map(_label, lines, group))
         errors = (own["slope"] - own["low"], own["high"] - own["slope"])
         at = own[x] * np.exp(shift[place])
-        axes.errorbar(at, own["slope"], errors, fmt="o-", ms=4, capsize=2, lw=1.3, label=label)
-    axes.axhline(0, color="gray", lw=0.8)
-    axes.set(xscale="log", xlabel=x, ylabel="normalized slope of $F$")
-    plots.ticks(axes, x=sorted(cells[x].unique()))
-    axes.legend(fontsize=8)
-    return axes.figure
+        upper.errorbar(at, own["slope"], errors, fmt="o-", ms=4, capsize=2, lw=1.3, label=label)
+        lower.plot(at, own["robust"], "o-", ms=4, lw=1.3)
+    upper.axhline(0, color="gray", lw=0.8)
+    upper.set(xscale="log", ylabel="normalized slope of $F$")
+    lower.set(xscale="log", xlabel=x, ylabel="robust accuracy", ylim=(0, 1.03))
+    if groups:
+        upper.legend(fontsize=8)
+        for ax in (upper, lower):
+            plots.ticks(ax, x=sorted(cells[x].unique()))
+    return upper.figure
 
 
 def _label(column: str, value: object) -> str:

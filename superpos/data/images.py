@@ -116,25 +116,28 @@ def load_images(
     return Images(str(name), kept, *tensors)
 
 
-def check_classes(name: str | Path, classes: int) -> None:
-    """Refuse a data set that is not there, or more classes than it has, without reading it.
+def check_classes(name: str | Path, classes: int) -> tuple[int, int, int]:
+    """Refuse a data set that is not there, or more classes than it has, before it is read.
 
     Args:
         name: As for :func:`load_images`.
         classes: How many of its classes are wanted.
 
+    Returns:
+        Channels, height and width of its images; of a folder, those of the first one.
+
     Raises:
         ValueError: If the name or the number is not among what is allowed.
     """
     if name in SHAPES:
-        number = 10
-    elif Path(name).is_dir():
-        inner = Path(name) / "train"
-        whole = inner if inner.is_dir() else Path(name)
-        number = sum(path.is_dir() for path in whole.iterdir())
-    else:
+        _kept_classes(classes, 10)
+        return SHAPES[name]
+    if not Path(name).is_dir():
         raise ValueError(_unknown(name))
-    _kept_classes(classes, number)
+    inner = Path(name) / "train"
+    folder = datasets.ImageFolder(inner if inner.is_dir() else name)
+    _kept_classes(classes, len(folder.classes))
+    return tuple(pil_to_tensor(folder.loader(folder.samples[0][0])).shape)
 
 
 def _splits(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Images, load_images
-from ..data.images import SHAPES, check_classes
+from ..data.images import check_classes
 from ..data.ordering import stratified_order
 from ..hypotheses import claimed
 from ..image_networks import CNNS, CONNECTED, RESNET, SINGLE, make_network
@@ -143,9 +143,7 @@ class Settings:
         if missing := set(self.compared) - set(self.mlp):
             raise ValueError(f"compared has {sorted(missing)}; give widths that mlp has.")
         for dataset, network, _, classes in _tasks(self):
-            check_classes(dataset, classes)
-            if dataset in SHAPES:
-                make_network(network, 1, SHAPES[dataset], 2, seed=0)
+            make_network(network, 1, check_classes(dataset, classes), 2, seed=0)
 
 
 @dataclass(frozen=True)
