@@ -119,8 +119,10 @@ def difficulty(cells: pd.DataFrame) -> Paired | None:
     shared = pairs(cells)
     if len(shared) < 3 or np.ptp(shared["slope_first"] - shared["slope_second"]) == 0:
         return None
-    columns = ("slope_first", "slope_second", "se_first", "se_second")
-    return paired_difference(*(shared[name] for name in columns))
+    errors = [shared["se_first"], shared["se_second"]]
+    known = (np.hypot(*errors) > 0).all()
+    slopes = (shared["slope_first"], shared["slope_second"])
+    return paired_difference(*slopes, *errors) if known else paired_difference(*slopes)
 
 
 def summary(cells: pd.DataFrame) -> pd.DataFrame:
@@ -134,9 +136,9 @@ def summary(cells: pd.DataFrame) -> pd.DataFrame:
         count = len(found.cohens_d)
         rows.append(
             {
-                "hypothesis": "H1, cells rising / falling", "paper": "rejected",
+                "hypothesis": "H1, rising / falling", "paper": "rejected",
                 "here": f"{found.rising} / {found.falling} of {count}",
-                "test": f"smallest p {found.smallest_p:.1g} (Holm)", "paper's weights": "",
+                "test": f"p = {found.smallest_p:.1g} (Holm)", "own errors": "",
             }
         )  # fmt: skip
     for name, paper, groups in (
@@ -149,8 +151,8 @@ def summary(cells: pd.DataFrame) -> pd.DataFrame:
             rows.append(
                 {
                     "hypothesis": name, "paper": paper, "here": f"{one.value:+.2f} +- {one.se:.2f}",
-                    "test": f"{one.model}, z = {one.z:.1f}, Q({one.df}) = {one.q:.1f}",
-                    "paper's weights": f"{weighted.value:+.2f} +- {weighted.se:.2f}",
+                    "test": f"{one.model}; Q({one.df}) = {one.q:.1f}",
+                    "own errors": f"{weighted.value:+.2f} +- {weighted.se:.2f}",
                 }
             )  # fmt: skip
     for name, paper, networks in (
@@ -163,10 +165,10 @@ def summary(cells: pd.DataFrame) -> pd.DataFrame:
                     "hypothesis": name, "paper": paper,
                     "here": f"{found.mean:+.2f}, d = {found.cohens_d:+.2f}",
                     "test": f"t({found.df}) = {found.t:.2f}, p = {found.p:.2g}",
-                    "paper's weights": f"{found.weighted:+.2f} +- {found.weighted_se:.2f}",
+                    "own errors": f"{found.weighted:+.2f} +- {found.weighted_se:.2f}",
                 }
             )  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["hypothesis", "paper", "here", "test", "own errors"])
 
 
 def filled(conditions: Sequence[Any], frame: pd.DataFrame) -> pd.DataFrame:
@@ -202,8 +204,11 @@ def survival(table: pd.DataFrame) -> pd.DataFrame:
     """
     if table.empty or table["fitting"].nunique() < 2:
         return pd.DataFrame()
-    others = table.loc[table["fitting"] != USUAL, CELL].drop_duplicates()
-    table = table.merge(others, on=CELL)
+    ways = table.groupby(CELL)["fitting"].nunique()
+    shared = ways[ways == table["fitting"].nunique()].index.to_frame(index=False)
+    table = table.merge(shared, on=CELL)
+    if table.empty:
+        return pd.DataFrame()
     usual = table[table["fitting"] == USUAL]
     ranges = sorted(usual["epsilon"].unique())[1:-1]
     variants = {
@@ -243,7 +248,7 @@ def shown(variants: pd.DataFrame) -> pd.DataFrame:
 
     table = pd.DataFrame({"variant": variants["variant"]})
     table["rising"] = [
-        f"{rising:.0f} of {cells}"
+        "-" if pd.isna(rising) else f"{rising:.0f} of {cells}"
         for rising, cells in zip(variants["rising"], variants["cells"], strict=True)
     ]
     for kind in ("complexity", "capacity"):
@@ -253,6 +258,8 @@ def shown(variants: pd.DataFrame) -> pd.DataFrame:
 
 def claimed(table: pd.DataFrame) -> dict[str, Estimate]:
     """Values for the chapter's claims; those that the cells cannot give are left out."""
+    if table.empty:
+        return {}
     usual = table[table["fitting"] == USUAL]
     cells, points = slopes(usual), ratios(usual)
     return dict(_claimed(usual, cells, points))
@@ -310,7 +317,7 @@ def _of_resnets(cells: pd.DataFrame, attacked: pd.DataFrame) -> Iterator[tuple[s
     own = own[own["epsilon"] == own["epsilon"].max()]
     for name, stages in (("resnet_early", ("stem", "layer1")), ("resnet_late", ("layer4",))):
         if len(part := own[own["site"].str.startswith(stages)]):
-            middle = part.loc[(part["ratio"] - part["ratio"].median()).abs().idxmin()]
+            middle = part.sort_values(["ratio", "layer", "inputs"]).iloc[(len(part) - 1) // 2]
             yield name, _extreme(middle)._replace(note=f"the median layer, {middle['site']}")
 
 

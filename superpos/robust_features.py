@@ -6,6 +6,7 @@ F comes from the codes of all of them, read a second time where the sample did n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -79,8 +80,8 @@ def features_of(
     Returns:
         One row per layer, member and kind of inputs: `site`, its place `layer` from 1, `neurons`,
         `parameters` that feed it, `epsilon`, `seed`, `inputs`, `features` F (None where every
-        code is zero), `fit_loss`, and whether the autoencoder `converged`. At epsilon 0 attacked
-        inputs are the clean ones.
+        code is zero or an activation is not finite), `fit_loss`, and whether the autoencoder
+        `converged`. At epsilon 0 attacked inputs are the clean ones.
     """
     sites = find_sites(networks[0], x[:2])
     parameters = layer_parameters(networks[0], x[:2], sites)
@@ -218,4 +219,5 @@ def _with_all_codes(
             for name, activations in read(view.network, batch, partly).items():
                 codes[name] += summed_codes(own[name], activations.flatten(0, 1))[0, -1]
         for name, found in codes.items():
-            fits[name].features[index] = features_or_nan(found)
+            whole = bool(found.isfinite().all())  # what the sample left out may not be
+            fits[name].features[index] = features_or_nan(found) if whole else math.nan

@@ -107,11 +107,21 @@ def train_members(
             f"held_out is {training.held_out}: there are {len(images.x_train)} training images, "
             "so give at least 1 and fewer than that."
         )
-    members = training.members
     if at_once is None:
-        at_once = len(members) if _pays_together(training, images) else 1
-    if (folder / "course.json").exists():  # written last
-        return
+        at_once = len(training.members) if _pays_together(training, images) else 1
+    if at_once < 1:
+        raise ValueError(f"at_once is {at_once}; give at least 1.")
+    if not (folder / "course.json").exists():  # written last
+        _train_groups(training, images, folder, at_once, progress)
+    for path in folder.glob("members_*.pt"):
+        path.unlink()
+
+
+def _train_groups(
+    training: Training, images: Images, folder: Path, at_once: int, progress: bool
+) -> None:
+    """Train the members, so many at once, and write what is asked for."""
+    members = training.members
     steps = _steps(training, len(images.x_train))
     best, course, paths = [], [], []
     with tqdm(
@@ -119,7 +129,7 @@ def train_members(
         disable=not progress, mininterval=3.0, leave=False,
     ) as bar:  # fmt: skip
         for first in range(0, len(members), at_once):
-            paths.append(folder / f"members_{first}.pt")
+            paths.append(folder / f"members_{first}_{at_once}.pt")
             group = _Group(training, images, members[first : first + at_once])
             group.go_on(paths[-1], bar)
             best.append({name: value.cpu() for name, value in group.best.items()})
@@ -128,8 +138,6 @@ def train_members(
     joined = {name: torch.cat([own[name] for own in best]).contiguous() for name in best[0]}
     save_file(joined, folder / "weights.safetensors")
     write_json(folder / "course.json", course)
-    for path in paths:
-        path.unlink()
 
 
 def load_members(

@@ -6,6 +6,9 @@ fitting autoencoders found unless their names say otherwise.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pandas as pd
 import scipy.stats
 
@@ -24,10 +27,11 @@ def tidy(frame: pd.DataFrame) -> pd.DataFrame:
     if frame.empty:
         return frame
     ways = pd.DataFrame(list(frame["fitting"]), index=frame.index)
-    usual = ways.groupby(list(ways), dropna=False).size().idxmax()
+    usual = ways.groupby(list(ways), dropna=False, sort=False).size().idxmax()
     names = pd.Series("", index=frame.index)
     for column, value in zip(ways, usual, strict=True):
         other = (ways[column] != value) & ~(ways[column].isna() & pd.isna(value))
+        names[other & (names != "")] += ", "
         names[other] += (
             column + " " + ways[column].map(lambda v: f"{v:g}" if _number(v) else str(v))
         )
@@ -68,7 +72,8 @@ def ratios(table: pd.DataFrame) -> pd.DataFrame:
                 "features": group["features"].mean(), "parameters": group["parameters"].iloc[0],
             }
         )  # fmt: skip
-    return pd.DataFrame(rows)
+    names = ["ratio", "low", "high", "robust", "robust_low", "robust_high", "accuracy"]
+    return pd.DataFrame(rows, columns=[*by, *names, "features", "parameters"])
 
 
 def slopes(table: pd.DataFrame) -> pd.DataFrame:
@@ -111,16 +116,16 @@ def layer_slopes(table: pd.DataFrame) -> pd.DataFrame:
                     "high": found.value + half,
                 }
             )  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=[*CELL, "site", "layer", "slope", "se", "low", "high"])
 
 
 def _slope(group: pd.DataFrame) -> Slope | None:
     """Of one layer of one cell; None where fewer than two seeds have one."""
     try:
-        features = group["features"].astype(float)
-        return seed_slopes(group["epsilon"], features, group["seed"])
+        found = seed_slopes(group["epsilon"], group["features"].astype(float), group["seed"])
     except ValueError:
         return None
+    return found._replace(se=_error(found.values))
 
 
 def _weighted(group: pd.DataFrame) -> Slope | None:
@@ -135,8 +140,14 @@ def _weighted(group: pd.DataFrame) -> Slope | None:
     values = weighted_layers(
         [[own[seed] for seed in shared] for own in by_seed], [count for count, _ in layers]
     )
-    se = float(scipy.stats.sem(values))
+    se = _error(values)
     return Slope(float(values.mean()), se, len(shared) - 1, tuple(values.tolist()), tuple(shared))
+
+
+def _error(values: Sequence[float]) -> float:
+    """Standard error of the mean; 0 where values agree but for rounding."""
+    agree = np.ptp(values) <= 1e-12 * np.abs(values).max()
+    return 0.0 if agree else float(scipy.stats.sem(values))
 
 
 def humps(table: pd.DataFrame) -> pd.DataFrame:
@@ -149,13 +160,13 @@ def humps(table: pd.DataFrame) -> pd.DataFrame:
     keys = [*CELL, "layer", "seed"]
     base = table[(table["epsilon"] == 0) & (table["inputs"] == "clean")]
     both = table.merge(base[[*keys, "features"]], on=keys, suffixes=("", "_base"))
-    both["ratio"] = (both["features"] / both["features_base"]) * both["parameters"]
-    total = both[[*CELL, "layer", "parameters"]].drop_duplicates().groupby(CELL)["parameters"].sum()
-    means = both.groupby([*CELL, "seed", "epsilon", "layer"])["ratio"].mean()
-    curves = means.groupby([*CELL, "seed", "epsilon"]).sum().unstack("epsilon")
+    both["ratio"] = both["features"] / both["features_base"]
     rows = []
-    for cell, own in curves.groupby(CELL):
-        own = own.dropna(axis=1, how="all").dropna() / total[cell]
+    for cell, group in both.groupby(CELL):
+        layers = group.drop_duplicates("layer").set_index("layer")["parameters"]
+        means = group.pivot_table(index=["seed", "epsilon"], columns="layer", values="ratio")
+        whole = means.reindex(columns=layers.index).dropna()  # every layer, or none
+        own = (whole @ layers / layers.sum()).unstack("epsilon").dropna()
         if own.shape[1] < 3 or len(own) < 2:
             continue
         peak = own.iloc[:, 1:-1].mean().idxmax()

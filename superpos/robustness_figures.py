@@ -57,8 +57,8 @@ def curves(points: pd.DataFrame, lines: str) -> Figure:
         plots.ticks(lower, x=sorted(own["epsilon"].unique()))
     axes[0, 0].set_ylabel("$F$ / $F$ at $\\epsilon = 0$")
     axes[1, 0].set_ylabel("test accuracy")
-    top = points["high"].where(points["high"] < 3 * points["ratio"].max())
-    axes[0, 0].set_ylim(0, 1.05 * max(1.5, top.max()))
+    largest = points["ratio"].max()  # wide intervals may be cut off, points may not
+    axes[0, 0].set_ylim(0, 1.05 * max(1.5, largest, min(points["high"].max(), 1.6 * largest)))
     _legend(axes[0, -1], choices, lines)
     return figure
 

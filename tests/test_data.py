@@ -202,7 +202,7 @@ def refused(call, *arguments, **options):
 def test_known_sets_have_ten_classes_whether_or_not_they_are_there(name, tmp_path, monkeypatch):
     monkeypatch.setenv("SUPERPOS_DATA", str(tmp_path))
     for classes in range(2, 11):
-        check_classes(name, classes)
+        assert check_classes(name, classes) == SHAPES[name]
     for classes in (-1, 0, 1, 11, 100):
         assert refused(check_classes, name, classes) == (
             f"classes is {classes}: the data set has 10, so give 2 to 10."
@@ -233,8 +233,9 @@ def test_a_folder_has_as_many_classes_as_folders(tmp_path, split, kind):
         write_folder(tmp_path / part, counts)
         (tmp_path / part / "notes.txt").write_text("not a class")
     for classes in (2, 3):
-        check_classes(kind(tmp_path), classes)
-        assert len(load_images(kind(tmp_path), classes=classes).classes) == classes
+        images = load_images(kind(tmp_path), classes=classes)
+        assert len(images.classes) == classes
+        assert check_classes(kind(tmp_path), classes) == images.shape == (3, 3, 4)
     for classes in (1, 4):
         message = refused(check_classes, kind(tmp_path), classes)
         assert message == f"classes is {classes}: the data set has 3, so give 2 to 3."

@@ -168,6 +168,18 @@ def test_in_training_mode_a_batchs_own_statistics_are_used():
     assert ensemble.buffers["1.num_batches_tracked"].tolist() == [2, 2, 2]
 
 
+@pytest.mark.parametrize("at_once", [None, 2])
+def test_batch_norm_is_trained_one_after_another_or_refused(at_once):
+    ensemble = Ensemble(normalized(range(3)), at_once=at_once)
+    part = ensemble.select(torch.tensor([0, 2]))
+    for model, x in ((ensemble, some_images()), (part, some_images(2))):
+        with pytest.raises(ValueError, match="make the ensemble with at_once=1"):
+            model(x)
+    assert ensemble.buffers["1.num_batches_tracked"].tolist() == [0, 0, 0]
+    ensemble.mode(False)
+    assert ensemble(some_images()).shape == (3, 7, 4)
+
+
 def test_a_member_has_copies_of_its_own_weights_and_buffers():
     ensemble = Ensemble(normalized(range(3)), at_once=1)
     ensemble(some_images())
@@ -180,6 +192,9 @@ def test_a_member_has_copies_of_its_own_weights_and_buffers():
     with torch.no_grad():
         for value in ensemble.parameters.values():
             value.add_(1)
+    for name, value in member.state_dict().items():
+        assert torch.equal(value, kept[name])
+    assert not torch.equal(ensemble.member(2).get_buffer("1.running_mean"), kept["1.running_mean"])
     for name, value in member.state_dict().items():
         assert torch.equal(value, kept[name])
     member.train()(some_images()[2])

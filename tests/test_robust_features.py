@@ -100,7 +100,7 @@ def attacked_by_hand(network, epsilon, seed, images, rows=256):
         {},
         {"l1": 0.2, "expansion": 3.0},
         {"normalize": True},
-        {"architecture": "untied", "starts": 2, "rounds": 2},
+        {"architecture": "untied", "starts": 3, "rounds": 2},
         {"architecture": "topk"},
         {"epochs": 3},
         {"epochs": 3, "architecture": "untied"},
@@ -192,10 +192,16 @@ def test_of_a_cnn_all_positions_count_where_the_sample_holds_but_some(
         assert row["fit_loss"] == pytest.approx(sae.losses(sample)[0].item(), rel=1e-4)
 
 
-def test_a_sample_of_exactly_all_activations_is_all_of_them(images):
+def test_a_sample_of_exactly_all_activations_is_all_of_them(images, monkeypatch):
     networks, members = made("cnn", [0], width=3), [(0.0, 0)]
     exact = measured(networks, members, images, samples=40 * 64)
     assert exact == measured(networks, members, images, samples=ALL)
+    calls, read = [], robust_features.read
+    monkeypatch.setattr(robust_features, "read", lambda *own: calls.append(1) or read(*own))
+    for samples, times in ((40 * 64, 1), (40 * 64 - 1, 2)):
+        calls.clear()
+        measured(networks, members, images, samples=samples)
+        assert len(calls) == times
     h = hidden(networks[0], images.x_train)
     assert exact[0]["features"] == pytest.approx(features(fitted(h, 0).encode(h)[0]), rel=1e-4)
 

@@ -23,9 +23,9 @@ from superpos.learner import Order
 from superpos.robust_training import Training, attacked, generators, load_members, train_members
 
 USUAL = {
-    "dataset": "digits", "network": "mlp", "width": 4, "classes": 3, "epsilons": (0.0, 0.1),
+    "dataset": "digits", "network": "mlp", "width": 4, "classes": 3, "epsilons": (0.0, 0.05),
     "seeds": (0, 1), "train_size": None, "held_out": 30, "steps": 18, "epochs": None,
-    "batch": 16, "rate": 0.1, "weight_decay": 1e-2, "attack_steps": 3, "attack_step": None,
+    "batch": 16, "rate": 0.3, "weight_decay": 1e-2, "attack_steps": 3, "attack_step": None,
     "checks": 3, "patience": 100, "precision": "float32",
 }  # fmt: skip
 RESNET = {
@@ -175,12 +175,21 @@ def counted(monkeypatch, name):
     [
         {"epsilons": (0.0,)},
         {"epsilons": (0.0,), "network": "cnn", "width": 2, "classes": 2},
-        {"epsilons": (0.1,)},
-        {"epsilons": (0.1,), "attack_step": 0.05, "classes": 2},
-        {"epsilons": (0.1,), "network": "standard_cnn", "width": 2},
-        RESNET,
+        {"epsilons": (0.05,)},
+        {"epsilons": (0.2,), "attack_step": 0.005},
+        {"epsilons": (0.2,), "attack_step": 0.01, "classes": 2},
+        {"epsilons": (0.05,), "network": "standard_cnn", "width": 3, "seeds": (4,), "rate": 0.1},
+        RESNET | {"seeds": (5,)},
     ],
-    ids=["plain", "plain cnn, two classes", "attacked", "own step", "standard cnn", "resnet"],
+    ids=[
+        "plain",
+        "plain cnn, two classes",
+        "attacked",
+        "own step",
+        "two classes",
+        "standard cnn",
+        "resnet",
+    ],
 )
 def test_training_equals_a_plain_loop_over_a_module(tmp_path, images, own):
     if own.get("classes") == 2:
@@ -207,13 +216,15 @@ def test_a_member_that_is_not_trained_differs_from_a_trained_one(tmp_path, image
 
 @pytest.mark.parametrize(
     ("own", "sizes"),
-    [({}, (1, 2, 3, 4, ALL)), ({"network": "cnn", "width": 2, "attack_step": 0.04}, (1, 3))],
+    [
+        ({"seeds": (3, 0, 1)}, (1, 2, ALL)),
+        ({"network": "cnn", "width": 2, "attack_step": 0.03, "steps": 9, "seeds": (1, 2)}, (1, 3)),
+    ],
 )
 def test_members_are_the_same_in_groups_of_any_size(tmp_path, images, own, sizes):
     found = [trained(tmp_path / str(size), images, size, **own) for size in sizes]
-    assert [(own["epsilon"], own["seed"]) for own in found[0][0]] == [
-        (0.0, 0), (0.0, 1), (0.1, 0), (0.1, 1),
-    ]  # fmt: skip
+    told = [(own["epsilon"], own["seed"]) for own in found[0][0]]
+    assert told == training(**own).members
     for course, weights in found[1:]:
         assert course == found[0][0]
         for name, value in found[0][1].items():
@@ -231,6 +242,13 @@ def test_by_default_a_cpu_computes_narrow_networks_together(
     own = {"steps": 1, "attack_steps": 1, "held_out": 112, "checks": 1}
     trained(tmp_path, images, network=network, width=width, **own)
     assert [len(logits) for (logits, _), _ in calls] == [together] * (4 // together)
+
+
+def test_elsewhere_all_are_computed_together_except_with_batch_norm(images):
+    there = images._replace(x_train=images.x_train.to("meta"))
+    for network, together in (("mlp", True), ("standard_cnn", True), ("resnet18", False)):
+        plan = training(network=network, width=65)
+        assert robust_training._pays_together(plan, there) == together
 
 
 def test_what_is_written_is_the_weights_and_the_course(tmp_path, images):
@@ -308,7 +326,7 @@ def dying(patch, name, call):
 
 
 ALWAYS, NEVER = -1.0, math.inf  # seconds between checkpoints
-THREE = {"epsilons": (0.1,), "seeds": (0, 1, 2)}
+THREE = {"epsilons": (0.05,), "seeds": (0, 1, 2)}
 
 
 @pytest.fixture(scope="module")
@@ -581,9 +599,9 @@ def test_without_a_number_of_steps_epochs_say_how_long(tmp_path, images, monkeyp
 
 
 def test_bfloat16_rounds_the_passes_and_not_the_weights(tmp_path, images):
-    own = {"epsilons": (0.1,), "seeds": (0,), "checks": 1}
+    own = {"epsilons": (0.05,), "seeds": (0,), "checks": 1}
     _, weights = trained(tmp_path / "rounded", images, 1, **own, precision="bfloat16")
-    expected = by_hand(images, 0.1, 0, **own, precision="bfloat16")[18]
+    expected = by_hand(images, 0.05, 0, **own, precision="bfloat16")[18]
     exact = trained(tmp_path / "exact", images, 1, **own)[1]
     assert all(value.dtype == torch.float32 for value in weights.values())
     assert_close(weights, 0, expected, rtol=1e-3, atol=1e-4)
@@ -600,7 +618,7 @@ def test_bfloat16_serves_members_together_and_convolutions(tmp_path, images, at_
     assert all(0 <= value <= 1 for own in course for value in own["robust_accuracy"])
 
 
-@pytest.mark.parametrize("own", [{}, RESNET], ids=["mlp", "resnet"])
+@pytest.mark.parametrize("own", [{}, RESNET | {"seeds": (5,)}], ids=["mlp", "resnet"])
 def test_loaded_members_predict_what_the_ensemble_did(tmp_path, images, own):
     course, weights = trained(tmp_path, images, 1, **own)
     plan = training(**own)
@@ -624,6 +642,11 @@ def test_convolutional_networks_refuse_images_that_are_not_square(tmp_path, imag
     oblong = images._replace(x_train=images.x_train[..., :6])
     with pytest.raises(ValueError, match=f"Images are 8 by 6: {network} takes square ones"):
         train_members(training(network=network), oblong, tmp_path)
+
+
+def test_batch_norm_of_several_members_at_once_is_refused(tmp_path, images):
+    with pytest.raises(ValueError, match="one after another"):
+        train_members(training(**RESNET), images, tmp_path, at_once=2)
 
 
 def test_mlps_take_images_that_are_not_square(tmp_path, images):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from superpos.experiments.adversarial import Condition
 from superpos.robust_features import Fitting
 from superpos.robust_training import Training
-from superpos.robustness import CELL, humps, layer_slopes, ratios, slopes, tidy
+from superpos.robustness import CELL, humps, layer_slopes, ratios, slopes, strong, tidy
 from superpos.robustness_figures import curves, heat_map, named, slope_lines
 from superpos.store import Record, frame
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 EPSILONS = (0.0, 0.1, 0.2, 0.3)
 SEEDS = (0, 1, 2)
-ONE = (("relu1", 100),)
+ONE, TWO = (("relu1", 100),), (("relu1", 300), ("relu2", 100))
 T = 4.302653  # 97.5% of Student's t with two degrees of freedom
 WAY = Fitting("tied", 4.0, 0.1, False, None, None, 6, None, 10_000)
 
@@ -162,12 +162,11 @@ def test_ratios_worked_by_hand():
 
 
 def test_attacked_inputs_are_compared_with_clean_ones_at_epsilon_zero():
-    found = ratios(
-        table(record(lambda e, s, kind, _: 10 * (1 + (2 if kind == "clean" else 5) * e)))
-    )
+    base = {"clean": 10, "adversarial": 12}
+    found = ratios(table(record(lambda e, seed, kind, _: base[kind] * (1 + 5 * e))))
     by = found.set_index(["inputs", "epsilon"])["ratio"]
-    assert by["clean"].tolist() == pytest.approx([1, 1.2, 1.4, 1.6])
-    assert by["adversarial"].tolist() == pytest.approx([1, 1.5, 2, 2.5])
+    assert by["clean"].tolist() == pytest.approx([1, 1.5, 2, 2.5])
+    assert by["adversarial"].tolist() == pytest.approx([1.2, 1.8, 2.4, 3])
 
 
 def test_every_layer_is_compared_with_itself():
@@ -246,7 +245,7 @@ def test_layers_are_weighted_by_their_parameters():
         table(
             record(
                 lambda *where: (first if where[-1] == 1 else second)(*where),
-                layers=(("relu1", 300), ("relu2", 100)),
+                layers=TWO,
                 robust=lambda epsilon, seed: 1 - epsilon - 0.1 * seed,
             )
         )
@@ -302,7 +301,7 @@ def test_a_seed_that_lacks_a_layer_is_left_out_of_the_cell():
     own = table(
         record(
             without(lines(1, 5, 2), lambda e, seed, kind, layer: (seed, layer) == (1, 2)),
-            layers=(("relu1", 300), ("relu2", 100)),
+            layers=TWO,
         )
     )
     found = slopes(own).iloc[0]
@@ -323,7 +322,7 @@ def test_a_layer_without_two_seeds_leaves_its_cell_out():
     own = table(
         record(
             without(lines(1, 5, 2), lambda e, seed, kind, layer: seed > 0 and layer == 2),
-            layers=(("relu1", 300), ("relu2", 100)),
+            layers=TWO,
         ),
         record(lines(1, 2, 3), width=32),
     )
@@ -336,7 +335,7 @@ def test_layers_that_share_fewer_than_two_seeds_leave_their_cell_out():
     own = table(
         record(
             without(lines(1, 5, 2), lambda e, seed, kind, layer: (seed, layer) in gone),
-            layers=(("relu1", 300), ("relu2", 100)),
+            layers=TWO,
         )
     )
     assert slopes(own).empty
@@ -383,7 +382,7 @@ def test_the_order_of_rows_does_not_matter(made):
     records = [
         record(
             features, width=width, classes=classes, network="standard_mlp",
-            layers=(("relu1", 300), ("relu2", 100)),
+            layers=TWO,
         )
         for width in (8, 32) for classes in (2, 3)
     ]  # fmt: skip
@@ -417,7 +416,7 @@ def test_humps_worked_by_hand():
         table(
             record(
                 features, network="standard_mlp", classes=3,
-                layers=(("relu1", 300), ("relu2", 100)),
+                layers=TWO,
             )
         )
     )  # fmt: skip
@@ -490,6 +489,30 @@ def test_data_sets_keep_their_own_epsilons():
     assert found.loc["cifar10", ["peak", "hump"]].tolist() == pytest.approx([0.02, 0.1])
     last = ratios(own).groupby("dataset")["epsilon"].max()
     assert last.to_dict() == {"mnist": 0.3, "cifar10": 0.03}
+
+
+# The ensemble of attacks
+
+
+def test_the_ensemble_of_attacks_stands_beside_pgd_once_per_cell_and_epsilon():
+    def judged(classes, way=WAY):
+        own = record(lines(1, 2, 3), classes=classes, network="standard_mlp", layers=TWO, way=way)
+        for row in own.rows:
+            row["auto_pgd_accuracy"] = 0.9 - row["epsilon"] - 0.01 * row["seed"]
+            if row["epsilon"] > 0 and row["seed"] == 0:
+                row["auto_accuracy"] = 0.8 - row["epsilon"] - 0.01 * classes
+        return own
+
+    raw = frame([judged(2), judged(3), judged(2, other(l1=0.3)), record(lines(1, 2, 3))])
+    found = strong(raw)
+    assert list(found) == [*CELL, "epsilon", "PGD", "AutoAttack"]
+    assert found[["classes", "epsilon"]].to_numpy().tolist() == [
+        [classes, epsilon] for classes in (2, 3) for epsilon in EPSILONS[1:]
+    ]
+    assert found["PGD"].tolist() == pytest.approx([0.8, 0.7, 0.6] * 2)
+    assert found["AutoAttack"].tolist() == pytest.approx([0.68, 0.58, 0.48, 0.67, 0.57, 0.47])
+    assert strong(frame([record(lines(1, 2, 3))])).empty
+    assert strong(pd.DataFrame()).empty
 
 
 # Figures
@@ -566,43 +589,48 @@ def test_curves_hide_no_point_of_theirs_however_wide_the_intervals():
     assert curves(points, "width").axes[0].get_ylim()[1] >= 4
 
 
-def test_slope_lines_have_a_line_per_group_with_its_intervals():
+def test_slope_lines_have_a_line_per_group_above_its_robust_accuracy():
     cells = slopes(grid())
     figure = slope_lines(cells, "classes", ["network", "width"])
     figure.canvas.draw()
-    (axes,) = figure.axes
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    upper, lower = figure.axes
+    labels = [text.get_text() for text in upper.get_legend().get_texts()]
     assert labels == ["single-layer MLP, width 8", "single-layer MLP, width 32"]
-    assert len(axes.containers) == 2
-    for bars, (_, own) in zip(axes.containers, cells.groupby("width"), strict=True):
+    assert len(upper.containers) == 2
+    below = [line for line in lower.lines if line.get_marker() == "o"]
+    groups = [own for _, own in cells.groupby("width")]
+    for bars, under, own in zip(upper.containers, below, groups, strict=True):
         line, _, (segments,) = bars
         assert line.get_ydata().tolist() == own["slope"].tolist()
         assert line.get_xdata() == pytest.approx([2, 3, 5], rel=0.04)
         ends = np.array([each[:, 1] for each in segments.get_segments()])
         assert ends == pytest.approx(own[["low", "high"]].to_numpy())
-    assert axes.get_xscale() == "log"
-    assert [text.get_text() for text in axes.get_xticklabels()] == ["2", "3", "5"]
+        assert under.get_ydata().tolist() == own["robust"].tolist()
+        assert under.get_xdata().tolist() == line.get_xdata().tolist()
+        assert under.get_color() == line.get_color()
+    assert upper.get_xscale() == lower.get_xscale() == "log"
+    assert [text.get_text() for text in lower.get_xticklabels()] == ["2", "3", "5"]
 
 
 def test_slope_lines_are_drawn_where_they_are_told():
-    _, axes = plt.subplots(1, 2)
+    _, axes = plt.subplots(2, 2)
     cells = slopes(grid())
-    assert slope_lines(cells, "width", ["classes"], axes=axes[1]) is axes[1].figure
-    assert len(axes[1].containers) == 3 and not axes[0].containers
-    labels = [text.get_text() for text in axes[1].get_legend().get_texts()]
+    assert slope_lines(cells, "width", ["classes"], axes=axes[:, 1]) is axes[0, 1].figure
+    assert len(axes[0, 1].containers) == 3 and not axes[0, 0].containers
+    labels = [text.get_text() for text in axes[0, 1].get_legend().get_texts()]
     assert labels == ["2 classes", "3 classes", "5 classes"]
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("x", "changes"),
     [
-        {"widths": (8,), "numbers": (2,)},
-        {"without": {(8, 2), (32, 5)}},
-        {"networks": ("mlp", "cnn")},
+        ("classes", {"widths": (8,), "numbers": (2,)}),
+        ("width", {"without": {(8, 2), (32, 5)}}),
+        ("classes", {"networks": ("mlp", "cnn"), "without": {(8, 2), (32, 5)}}),
+        ("width", {"seeds": (0,)}),
     ],
 )
-@pytest.mark.parametrize("x", ["classes", "width"])
-def test_slope_lines_may_have_single_points_and_gaps(changes, x):
+def test_slope_lines_may_have_single_points_gaps_or_no_cell(x, changes):
     cells = slopes(grid(**changes))
     by = ["dataset", "network", "width" if x == "classes" else "classes"]
     figure = slope_lines(cells, x, by)

@@ -135,7 +135,12 @@ def check_classes(name: str | Path, classes: int) -> tuple[int, int, int]:
     if not Path(name).is_dir():
         raise ValueError(_unknown(name))
     inner = Path(name) / "train"
-    folder = datasets.ImageFolder(inner if inner.is_dir() else name)
+    try:
+        folder = datasets.ImageFolder(inner if inner.is_dir() else name)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{name} is no data set: give each class a folder with images in it ({error})."
+        ) from error
     _kept_classes(classes, len(folder.classes))
     return tuple(pil_to_tensor(folder.loader(folder.samples[0][0])).shape)
 
