@@ -314,7 +314,7 @@ def _of_resnets(cells: pd.DataFrame, attacked: pd.DataFrame) -> Iterator[tuple[s
             Estimate(row["value"], row["value"] - half, row["value"] + half, note),
         )
     own = attacked[(attacked["network"] == RESNET) & (attacked["width"] == 64)]
-    own = own[own["epsilon"] == own["epsilon"].max()]
+    own = own[own["epsilon"] == own.groupby("dataset")["epsilon"].transform("max")]
     for name, stages in (("resnet_early", ("stem", "layer1")), ("resnet_late", ("layer4",))):
         if len(part := own[own["site"].str.startswith(stages)]):
             middle = part.sort_values(["ratio", "layer", "inputs"]).iloc[(len(part) - 1) // 2]

@@ -118,11 +118,11 @@ def heat_map(cells: pd.DataFrame) -> Figure:
         cells: what `superpos.robustness.slopes` returns, of single-layer networks.
     """
     groups = [*cells.groupby(["dataset", "network"])]
-    size = max(1.0, cells["slope"].abs().max())
+    size = max([1.0, *cells["slope"].abs()])
     figure, axes = plots.figure(
-        len(groups), 2, width=8.4, height=0.7 + 2.3 * len(groups), squeeze=False
+        max(1, len(groups)), 2, width=8.4, height=0.7 + 2.3 * len(groups), squeeze=False
     )
-    for row, ((dataset, network), own) in zip(axes, groups, strict=True):
+    for row, ((dataset, network), own) in zip(axes, groups, strict=False):
         for ax, column, title in (
             (row[0], "slope", "normalized slope"),
             (row[1], "robust", "robust accuracy"),
