@@ -53,10 +53,7 @@ def ratios(table: pd.DataFrame) -> pd.DataFrame:
         One row per cell, layer, kind of inputs and epsilon: `ratio` with `low` and `high` over
         seeds; `features`, the mean F; `robust` with `robust_low` and `robust_high`, `accuracy`.
     """
-    keys = [*CELL, "site", "layer", "seed"]
-    base = table[(table["epsilon"] == 0) & (table["inputs"] == "clean")]
-    both = table.merge(base[[*keys, "features"]], on=keys, suffixes=("", "_base"))
-    both["ratio"] = both["features"] / both["features_base"]
+    both = _relative(table)
     by = [*CELL, "site", "layer", "inputs", "epsilon"]
     rows = []
     for point, group in both.dropna(subset=["ratio"]).groupby(by):
@@ -76,6 +73,14 @@ def ratios(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*by, *names, "features", "parameters"])
 
 
+def _relative(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with `ratio`: F over the same layer's and seed's on clean inputs at epsilon 0."""
+    keys = [*CELL, "site", "layer", "seed"]
+    base = table[(table["epsilon"] == 0) & (table["inputs"] == "clean")]
+    both = table.merge(base[[*keys, "features"]], on=keys, suffixes=("", "_base"))
+    return both.assign(ratio=both["features"] / both["features_base"])
+
+
 def slopes(table: pd.DataFrame) -> pd.DataFrame:
     """Normalized slope of every cell, layers weighted by their parameters (paper section 7).
 
@@ -88,12 +93,10 @@ def slopes(table: pd.DataFrame) -> pd.DataFrame:
     for cell, group in table.groupby(CELL):
         if (found := _weighted(group)) is None:
             continue
-        half = scipy.stats.t.ppf(0.975, found.df) * found.se
         strongest = group[group["epsilon"] == group["epsilon"].max()]
         rows.append(
             {
-                **dict(zip(CELL, cell, strict=True)), "slope": found.value, "se": found.se,
-                "low": found.value - half, "high": found.value + half, "df": found.df,
+                **dict(zip(CELL, cell, strict=True)), **_described(found), "df": found.df,
                 "seeds": dict(zip(found.seeds, found.values, strict=True)),
                 "robust": strongest["robust_accuracy"].mean(),
             }
@@ -108,15 +111,20 @@ def layer_slopes(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (*cell, site, layer), group in table.groupby([*CELL, "site", "layer"]):
         if (found := _slope(group)) is not None:
-            half = scipy.stats.t.ppf(0.975, found.df) * found.se
             rows.append(
                 {
                     **dict(zip(CELL, cell, strict=True)), "site": site, "layer": layer,
-                    "slope": found.value, "se": found.se, "low": found.value - half,
-                    "high": found.value + half,
-                }
+                    **_described(found), }
             )  # fmt: skip
     return pd.DataFrame(rows, columns=[*CELL, "site", "layer", "slope", "se", "low", "high"])
+
+
+def _described(found: Slope) -> dict[str, float]:
+    """A slope with its 95% interval over seeds, as columns."""
+    half = scipy.stats.t.ppf(0.975, found.df) * found.se
+    return {
+        "slope": found.value, "se": found.se, "low": found.value - half, "high": found.value + half
+    }  # fmt: skip
 
 
 def _slope(group: pd.DataFrame) -> Slope | None:
@@ -157,12 +165,8 @@ def humps(table: pd.DataFrame) -> pd.DataFrame:
     An inverted U has its largest value at neither end: then `hump`, the largest mean in between
     minus the larger end, is above zero. Mean and interval over seeds.
     """
-    keys = [*CELL, "layer", "seed"]
-    base = table[(table["epsilon"] == 0) & (table["inputs"] == "clean")]
-    both = table.merge(base[[*keys, "features"]], on=keys, suffixes=("", "_base"))
-    both["ratio"] = both["features"] / both["features_base"]
     rows = []
-    for cell, group in both.groupby(CELL):
+    for cell, group in _relative(table).groupby(CELL):
         layers = group.drop_duplicates("layer").set_index("layer")["parameters"]
         means = group.pivot_table(index=["seed", "epsilon"], columns="layer", values="ratio")
         whole = means.reindex(columns=layers.index).dropna()  # every layer, or none

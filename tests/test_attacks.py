@@ -7,8 +7,7 @@ from scipy import stats
 from torch import nn
 
 from superpos.attacks import fgsm, pgd
-from superpos.data import load_images
-from superpos.networks import accuracy, classification_loss, mlp
+from superpos.networks import accuracy, mlp
 
 NORMS = ["linf", "l2"]
 
@@ -38,17 +37,8 @@ def distances(difference, norm, samples):
 
 
 @pytest.fixture(scope="module")
-def digits():
-    images = load_images("digits")
-    network = mlp(64, 32, 10, seed=0)
-    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
-    generator = seeded()
-    for _ in range(150):
-        batch = torch.randint(len(images.x_train), (256,), generator=generator)
-        optimizer.zero_grad()
-        losses = classification_loss(network(images.x_train[batch]), images.y_train[batch])
-        losses.mean().backward()
-        optimizer.step()
+def digits(digits_network):
+    network, images = digits_network
     assert accuracy(network(images.x_test), images.y_test) > 0.9
     return (
         network,

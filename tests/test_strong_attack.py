@@ -9,8 +9,7 @@ from torch import nn
 
 from superpos import strong_attack
 from superpos.attacks import pgd
-from superpos.data import load_images
-from superpos.networks import classification_loss, mlp, predictions
+from superpos.networks import mlp, predictions
 from superpos.strong_attack import survivors
 
 EPSILON = 0.08
@@ -46,17 +45,8 @@ def in_steps(logits):
 
 
 @pytest.fixture(scope="module")
-def digits():
-    images = load_images("digits")
-    network = mlp(64, 32, 10, seed=0)
-    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
-    generator = seeded()
-    for _ in range(150):
-        batch = torch.randint(len(images.x_train), (256,), generator=generator)
-        optimizer.zero_grad()
-        losses = classification_loss(network(images.x_train[batch]), images.y_train[batch])
-        losses.mean().backward()
-        optimizer.step()
+def digits(digits_network):
+    network, images = digits_network
     return network, images.x_test[:100], images.y_test[:100]
 
 

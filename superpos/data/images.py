@@ -20,8 +20,12 @@ _TORCHVISION = {
     "fashion_mnist": datasets.FashionMNIST,
     "cifar10": datasets.CIFAR10,
 }
-SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28)}
-SHAPES["cifar10"] = (3, 32, 32)
+SHAPES = {
+    "digits": (1, 8, 8),
+    "mnist": (1, 28, 28),
+    "fashion_mnist": (1, 28, 28),
+    "cifar10": (3, 32, 32),
+}
 """Channels, height and width of the images of known sets, which have ten classes each."""
 _TRAIN_SHARE = 0.8
 
