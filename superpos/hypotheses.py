@@ -19,21 +19,34 @@ from .meta_analysis import (
     Combined,
     Paired,
     Reduction,
-    Slope,
     combined,
     paired_difference,
-    pooled_errors,
     trend,
     universal_reduction,
 )
 from .robust_features import KINDS
 from .robustness import CELL, USUAL, humps, ratios, slopes
+from .slope import Slope, pooled_errors
+
+
+def with_errors(cells: pd.DataFrame) -> pd.DataFrame:
+    """Cells with `error`, shared by those that differ in their classes only, and its `freedom`.
+
+    Three seeds alone would hardly ever tell a cell from zero, and are a poor guide to its weight.
+    Seeds are therefore taken to vary equally, whatever the number of classes.
+    """
+    found = cells.assign(error=np.nan, freedom=0)
+    for _, own in cells.groupby(["dataset", "network", "width"]):
+        errors = pooled_errors([Slope(r.slope, r.se, r.df, (), ()) for r in own.itertuples()])
+        found.loc[own.index, "error"] = errors
+        found.loc[own.index, "freedom"] = own["df"].sum()
+    return found
 
 
 def lines(cells: pd.DataFrame, by: Sequence[str], x: pd.Series) -> pd.DataFrame:
     """Straight lines through the slopes of groups of cells.
 
-    Within a group, seeds are taken to vary equally in all cells, so that cells weigh the same.
+    Cells are weighted by their errors, which are shared as in `with_errors`.
 
     Args:
         cells: what `slopes` returns.
@@ -46,19 +59,16 @@ def lines(cells: pd.DataFrame, by: Sequence[str], x: pd.Series) -> pd.DataFrame:
         standard error, as in the paper.
     """
     rows = []
-    for group, own in cells.groupby(list(by)):
+    for group, own in with_errors(cells).groupby(list(by)):
         place = x[own.index].to_numpy(dtype=float)
         if len(set(place)) < 2 or not (own["se"] > 0).all():
             continue
-        equal, weighted = (
-            trend(place, own["slope"], _pooled(own)),
-            trend(place, own["slope"], own["se"]),
-        )
+        shared, single = (trend(place, own["slope"], own[error]) for error in ("error", "se"))
         rows.append(
             {
-                **dict(zip(by, group, strict=True)), "cells": len(own), "value": equal.value,
-                "se": equal.se, "residual_se": equal.residual_se, "r2": equal.r2,
-                "paper": weighted.value, "paper_se": weighted.se,
+                **dict(zip(by, group, strict=True)), "cells": len(own), "value": shared.value,
+                "se": shared.se, "residual_se": shared.residual_se, "r2": shared.r2,
+                "paper": single.value, "paper_se": single.se,
             }
         )  # fmt: skip
     names = ["cells", "value", "se", "residual_se", "r2", "paper", "paper_se"]
@@ -83,26 +93,14 @@ def together(groups: pd.DataFrame, value: str = "value", se: str = "se") -> Comb
 
 
 def reduction(cells: pd.DataFrame) -> Reduction | None:
-    """Test of H1 over all cells; None if there are none.
-
-    Three seeds alone would hardly ever tell a cell from zero. Seeds are taken to vary equally in
-    cells that differ in their classes only.
-    """
-    parts = []
-    for _, own in cells.groupby(["dataset", "network", "width"]):
-        freedom = own["df"].sum()
-        parts.append(own[["slope", "df"]].assign(error=_pooled(own), freedom=freedom))
-    known = pd.concat(parts) if parts else pd.DataFrame(columns=["error"])
+    """Test of H1 over all cells, with errors as in `with_errors`; None if there are none."""
+    known = with_errors(cells)
     known = known[known["error"] > 0]
     if known.empty:
         return None
     return universal_reduction(
         *(known[name] for name in ("slope", "error", "df")), freedom=known["freedom"]
     )
-
-
-def _pooled(cells: pd.DataFrame) -> list[float]:
-    return pooled_errors([Slope(r.slope, r.se, r.df, (), ()) for r in cells.itertuples()])
 
 
 def pairs(cells: pd.DataFrame, first: str = "fashion_mnist", second: str = "mnist") -> pd.DataFrame:
@@ -138,7 +136,7 @@ def summary(cells: pd.DataFrame) -> pd.DataFrame:
             {
                 "hypothesis": "H1, rising / falling", "paper": "rejected",
                 "here": f"{found.rising} / {found.falling} of {count}",
-                "test": f"p = {found.smallest_p:.1g} (Holm)", "own errors": "",
+                "test": f"p = {found.smallest_p:.1g} (Holm)", "by the paper's rules": "",
             }
         )  # fmt: skip
     for name, paper, groups in (
@@ -147,12 +145,13 @@ def summary(cells: pd.DataFrame) -> pd.DataFrame:
         ("H3, per ln width", "+0.220 +- 0.037", capacity(cells)),
     ):
         if len(groups):
-            one, weighted = together(groups), together(groups, "paper", "paper_se")
+            one, theirs = together(groups), together(groups, "paper", "paper_se")
             rows.append(
                 {
-                    "hypothesis": name, "paper": paper, "here": f"{one.value:+.2f} +- {one.se:.2f}",
-                    "test": f"{one.model}; Q({one.df}) = {one.q:.1f}",
-                    "own errors": f"{weighted.value:+.2f} +- {weighted.se:.2f}",
+                    "hypothesis": name, "paper": paper,
+                    "here": f"{one.random:+.2f} [{one.hk_low:+.2f}, {one.hk_high:+.2f}]",
+                    "test": f"Q({one.df}) = {one.q:.1f}, p = {one.q_p:.2g}",
+                    "by the paper's rules": f"{theirs.value:+.2f} +- {theirs.se:.2f}",
                 }
             )  # fmt: skip
     for name, paper, networks in (
@@ -163,12 +162,13 @@ def summary(cells: pd.DataFrame) -> pd.DataFrame:
             rows.append(
                 {
                     "hypothesis": name, "paper": paper,
-                    "here": f"{found.mean:+.2f}, d = {found.cohens_d:+.2f}",
-                    "test": f"t({found.df}) = {found.t:.2f}, p = {found.p:.2g}",
-                    "own errors": f"{found.weighted:+.2f} +- {found.weighted_se:.2f}",
+                    "here": f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]",
+                    "test": f"t({found.df}) = {found.t:.2f}, d = {found.cohens_d:+.2f}",
+                    "by the paper's rules": f"{found.weighted:+.2f} +- {found.weighted_se:.2f}",
                 }
             )  # fmt: skip
-    return pd.DataFrame(rows, columns=["hypothesis", "paper", "here", "test", "own errors"])
+    names = ["hypothesis", "paper", "here", "test", "by the paper's rules"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def filled(conditions: Sequence[Any], frame: pd.DataFrame) -> pd.DataFrame:
@@ -228,9 +228,9 @@ def survival(table: pd.DataFrame) -> pd.DataFrame:
         ):
             one = together(groups)
             row |= {
-                kind: one.value if one else np.nan,
-                f"{kind}_low": one.low if one else np.nan,
-                f"{kind}_high": one.high if one else np.nan,
+                kind: one.random if one else np.nan,
+                f"{kind}_low": one.hk_low if one else np.nan,
+                f"{kind}_high": one.hk_high if one else np.nan,
             }
         rows.append(row)
     return pd.DataFrame(rows)
@@ -306,13 +306,9 @@ def _of_resnets(cells: pd.DataFrame, attacked: pd.DataFrame) -> Iterator[tuple[s
     """The capacity line of ResNet-18, and where F falls and rises in it."""
     wide = capacity(cells, (RESNET,))
     if len(wide):
-        row = wide.loc[wide["classes"].idxmax()]
-        half = 1.96 * row["se"]
-        note = f"R^2 = {row['r2']:.2f}"
-        yield (
-            "resnet_capacity",
-            Estimate(row["value"], row["value"] - half, row["value"] + half, note),
-        )
+        row = wide[wide["classes"] == wide["classes"].max()].head(1)
+        found, note = together(row), f"R^2 = {row['r2'].iloc[0]:.2f}"
+        yield "resnet_capacity", Estimate(found.value, found.low, found.high, note)
     own = attacked[(attacked["network"] == RESNET) & (attacked["width"] == 64)]
     own = own[own["epsilon"] == own.groupby("dataset")["epsilon"].transform("max")]
     for name, stages in (("resnet_early", ("stem", "layer1")), ("resnet_late", ("layer4",))):
@@ -322,8 +318,8 @@ def _of_resnets(cells: pd.DataFrame, attacked: pd.DataFrame) -> Iterator[tuple[s
 
 
 def _meta(found: Combined, groups: int) -> Estimate:
-    note = f"{found.model} effects of {groups}; Q = {found.q:.1f}, p = {found.q_p:.2g}"
-    return Estimate(found.value, found.low, found.high, f"{note}, I^2 = {found.i2:.0%}")
+    note = f"random effects of {groups}; Q = {found.q:.1f}, p = {found.q_p:.2g}"
+    return Estimate(found.random, found.hk_low, found.hk_high, f"{note}, I^2 = {found.i2:.0%}")
 
 
 def _extreme(point: pd.Series) -> Estimate:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-from .meta_analysis import Slope, seed_slopes, weighted_layers
+from .slope import Slope, seed_slopes, weighted_layers
 from .stats import mean_interval
 
 CELL = ["dataset", "network", "width", "classes"]

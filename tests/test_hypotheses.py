@@ -26,6 +26,7 @@ from superpos.hypotheses import (
     summary,
     survival,
     together,
+    with_errors,
 )
 from superpos.image_networks import RESNET
 from superpos.ledger import load_ledger
@@ -127,12 +128,13 @@ def test_a_line_worked_by_hand():
     # Errors pooled: variances 0.03, 0.12 and 0.27 are 0.14 on average; over 3 seeds, its root.
     # Slopes 1, 2, 6 at 0, 1, 2: 2.5, residuals 0.5, -1, 0.5 of one degree of freedom.
     own = cells(
-        ("mnist", "mlp", 1, 2, 1.0, 0.1),
-        ("mnist", "mlp", 2, 2, 2.0, 0.2),
-        ("mnist", "mlp", 3, 2, 6.0, 0.3),
+        ("mnist", "mlp", 8, 2, 1.0, 0.1),
+        ("mnist", "mlp", 8, 3, 2.0, 0.2),
+        ("mnist", "mlp", 8, 5, 6.0, 0.3),
     )
-    (row,) = lines(own, ["network", "classes"], own["width"] - 1.0).to_dict("records")
-    assert (row["network"], row["classes"], row["cells"]) == ("mlp", 2, 3)
+    place = pd.Series([0.0, 1.0, 2.0])
+    (row,) = lines(own, ["network", "width"], place).to_dict("records")
+    assert (row["network"], row["width"], row["cells"]) == ("mlp", 8, 3)
     error = np.sqrt(0.14 / 3)
     assert (row["value"], row["se"]) == pytest.approx((2.5, error / np.sqrt(2)))
     assert row["residual_se"] == pytest.approx(np.sqrt(1.5 / 2))
@@ -153,10 +155,11 @@ def test_the_place_of_a_cell_is_its_own_whatever_the_order():
 
 def test_seeds_that_are_missing_weigh_less_in_pooled_errors():
     # Variances 0.01 * 3 with two degrees of freedom and 0.04 * 2 with one: (0.06 + 0.08) / 3.
-    own = cells(("mnist", "mlp", 1, 2, 1.0, 0.1), ("mnist", "mlp", 3, 2, 4.0, 0.2))
+    own = cells(("mnist", "mlp", 8, 2, 1.0, 0.1), ("mnist", "mlp", 8, 3, 4.0, 0.2))
     own["df"] = [2, 1]
     variance = 0.14 / 3
-    found = lines(own, ["network", "classes"], own["width"].astype(float)).iloc[0]
+    assert with_errors(own)["freedom"].tolist() == [3, 3]
+    found = lines(own, ["network", "width"], pd.Series([1.0, 3.0])).iloc[0]
     assert found["value"] == pytest.approx(1.5)
     assert found["se"] == pytest.approx(np.sqrt(variance / 3 + variance / 2) / 2)
     assert np.isnan(found["residual_se"])
@@ -315,32 +318,52 @@ def test_the_summary_says_what_the_tests_found():
     assert found.loc[names[0], "here"] == f"{rising} / {falling} of 28"
     fashion = np.polyfit([1, 2, 3, 4], [-1 - 0.4, -2 - 0.6, -3 - 1.0, -4 - 2.0], 1)[0]
     both = together(complexity(own))
-    assert found.loc[names[1], "here"] == f"{(-1 + fashion) / 2:+.2f} +- {both.se:.2f}"
-    assert found.loc[names[1], "test"] == f"random; Q(3) = {both.q:.1f}"
-    assert found.loc[names[3], ["here", "test", "own errors"]].tolist() == [
-        "+0.50 +- 0.00", "fixed; Q(3) = 0.0", "+0.50 +- 0.00",
-    ]  # fmt: skip
+    half = scipy.stats.t.ppf(0.975, 3) * both.random_se
+    middle = (-1 + fashion) / 2
+    assert (
+        found.loc[names[1], "here"] == f"{middle:+.2f} [{middle - half:+.2f}, {middle + half:+.2f}]"
+    )
+    assert found.loc[names[1], "test"] == f"Q(3) = {both.q:.1f}, p = {both.q_p:.2g}"
+    flat = found.loc[names[3]]
+    assert flat["test"] == "Q(3) = 0.0, p = 1"
+    assert flat["by the paper's rules"] == "+0.50 +- 0.00"
     for name, times in ((names[4], 2), (names[5], 1)):
         test = scipy.stats.ttest_1samp([-0.4, -0.6, -1.0, -2.0] * times, 0)
         d = test.statistic / np.sqrt(4 * times)
-        assert found.loc[name, "here"] == f"-1.00, d = {d:+.2f}"
-        text = f"t({test.df}) = {test.statistic:.2f}, p = {test.pvalue:.2g}"
-        assert found.loc[name, "test"] == text
-        assert found.loc[name, "own errors"] == f"-1.00 +- {ERROR / np.sqrt(2 * times):.2f}"
+        low, high = test.confidence_interval()
+        assert found.loc[name, "here"] == f"-1.00 [{low:+.2f}, {high:+.2f}]"
+        assert found.loc[name, "test"] == f"t({test.df}) = {test.statistic:.2f}, d = {d:+.2f}"
+        theirs = f"-1.00 +- {ERROR / np.sqrt(2 * times):.2f}"
+        assert found.loc[name, "by the paper's rules"] == theirs
 
 
-def test_the_summary_has_the_line_by_the_cells_own_errors_too():
-    # Through 1, 2 and 6 at equal distances, with weights of 100, 25 and 100 / 9.
+def test_widths_have_errors_of_their_own_and_share_them_over_classes():
+    # Width 8: variances 0.03 and 0.05, so 0.04 for both; width 32: 1 and 2, so 1.5.
     own = cells(
-        ("mnist", "mlp", 1, 2, 1.0, 0.1),
-        ("mnist", "mlp", 10, 2, 2.0, 0.2),
-        ("mnist", "mlp", 100, 2, 6.0, 0.3),
+        *(
+            ("mnist", "mlp", width, classes, 1.0, (variance / 3) ** 0.5)
+            for width, variances in ((8, (0.03, 0.05)), (32, (1.0, 2.0)))
+            for classes, variance in zip((2, 10), variances, strict=True)
+        )
     )
-    row = summary(own).set_index("hypothesis").loc["H3, per ln width"]
-    x = np.arange(3) * np.log(10)
-    (slope, _), covariance = np.polyfit(x, own["slope"], 1, w=1 / own["se"], cov="unscaled")
-    assert row["own errors"] == f"{slope:+.2f} +- {covariance[0, 0] ** 0.5:.2f}"
-    assert row["here"] == f"{2.5 / np.log(10):+.2f} +- {np.sqrt(0.14 / 6) / np.log(10):.2f}"
+    found = with_errors(own).set_index("width")["error"]
+    assert found.loc[8].tolist() == pytest.approx([(0.04 / 3) ** 0.5] * 2)
+    assert found.loc[32].tolist() == pytest.approx([(1.5 / 3) ** 0.5] * 2)
+    assert list(capacity(own)["se"]) == pytest.approx([(1.54 / 3) ** 0.5 / np.log(4)] * 2)
+
+
+def test_the_summary_has_the_line_by_the_papers_rules_too():
+    # Through 1, 2 and 6 at ranks 1 to 3, with weights of 100, 25 and 100 / 9.
+    own = cells(
+        ("mnist", "mlp", 8, 2, 1.0, 0.1),
+        ("mnist", "mlp", 8, 3, 2.0, 0.2),
+        ("mnist", "mlp", 8, 5, 6.0, 0.3),
+    )
+    row = summary(own).set_index("hypothesis").loc["H2, per rank, single-layer"]
+    (slope, _), covariance = np.polyfit([1, 2, 3], own["slope"], 1, w=1 / own["se"], cov="unscaled")
+    assert row["by the paper's rules"] == f"{slope:+.2f} +- {covariance[0, 0] ** 0.5:.2f}"
+    half = Z * np.sqrt(0.14 / 6)
+    assert row["here"] == f"+2.50 [{2.5 - half:+.2f}, {2.5 + half:+.2f}]"
 
 
 def test_the_summary_leaves_out_what_was_not_run():
@@ -525,7 +548,7 @@ def test_planted_complexity_and_capacity_come_out():
     assert one[:3] == pytest.approx((-1, -1 - half, -1 + half))
     half = Z * ERROR / (np.log(4) * np.sqrt(5)) / np.sqrt(4)  # four tasks
     assert many[:3] == pytest.approx((0.5, 0.5 - half, 0.5 + half))
-    assert "fixed effects of 2; Q = 0.0" in one.note and "fixed effects of 4" in many.note
+    assert "random effects of 2; Q = 0.0" in one.note and "random effects of 4" in many.note
 
 
 def test_planted_slopes_come_out_of_noise_of_their_own():
@@ -742,7 +765,7 @@ def test_a_missing_width_of_a_task_leaves_the_other_tasks_lines():
     ]  # fmt: skip
     found = claimed(table(*kept))["capacity_slope"]
     assert found.value == pytest.approx(0.5)
-    assert "fixed effects of 2;" in found.note
+    assert "random effects of 2;" in found.note
 
 
 @pytest.mark.parametrize("slope", [0.5, 0.1])

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from superpos import meta_analysis as m
+from superpos import slope
 from superpos.stats import mean_interval
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -41,14 +42,14 @@ def test_seed_slopes_worked_by_hand():
     # 1, and so does seed 5, from 40 by 4. Mean 0, variance (4 + 1 + 1) / 2 = 3, error sqrt(3 / 3).
     # One line through all would have slope (-20 + 20 + 40) / (10 + 20 + 40), which is not 0.
     features = [9, 8, 6, 11, 8, 6] + [20, 22, 24] * 2 + [40, 44, 48] * 2
-    found = m.seed_slopes([0, 0.1, 0.2] * 6, features, [7] * 6 + [3] * 6 + [5] * 6)
+    found = slope.seed_slopes([0, 0.1, 0.2] * 6, features, [7] * 6 + [3] * 6 + [5] * 6)
     assert found.seeds == (3, 5, 7)
     assert found.values == pytest.approx((1, 1, -2))
     assert (found.value, found.se, found.df) == pytest.approx((0, 1, 2))
 
 
 def test_the_error_over_seeds_is_that_of_the_mean_interval():
-    found = m.seed_slopes(*seeds_of(0.3, -1.0, 0.5, 2.2))
+    found = slope.seed_slopes(*seeds_of(0.3, -1.0, 0.5, 2.2))
     value, low, high = mean_interval([0.3, -1.0, 0.5, 2.2])[:3]
     assert found.value == pytest.approx(value)
     assert found.se * scipy.stats.t.ppf(0.975, found.df) == pytest.approx((high - low) / 2)
@@ -57,54 +58,54 @@ def test_the_error_over_seeds_is_that_of_the_mean_interval():
 def test_the_order_of_observations_does_not_matter():
     epsilon, features, seed = seeds_of(0.3, -1.0, 0.5)
     order = np.random.default_rng(0).permutation(len(seed))
-    shuffled = m.seed_slopes(epsilon[order], features[order], seed[order])
+    shuffled = slope.seed_slopes(epsilon[order], features[order], seed[order])
     assert shuffled.values == pytest.approx((0.3, -1.0, 0.5))
 
 
 def test_observations_without_features_are_left_out():
     epsilon, features, seed = seeds_of(1.0, 3.0)
     features[[1, 5]] = np.nan, np.inf  # two points of each line are left
-    assert m.seed_slopes(epsilon, features, seed).values == pytest.approx((1, 3))
+    assert slope.seed_slopes(epsilon, features, seed).values == pytest.approx((1, 3))
 
 
 @pytest.mark.parametrize("missing", [[0], [1, 2]])
 def test_a_seed_that_lacks_a_base_or_all_else_is_left_out(missing):
     epsilon, features, seed = seeds_of(1.0, 2.0, 3.0)
     features[3 + np.array(missing)] = np.nan
-    found = m.seed_slopes(epsilon, features, seed)
+    found = slope.seed_slopes(epsilon, features, seed)
     assert (found.seeds, found.df) == ((0, 2), 1)
     assert found.values == pytest.approx((1, 3))
 
 
 def test_seeds_may_have_names():
     epsilon, features, _ = seeds_of(1.0, 2.0)
-    assert m.seed_slopes(epsilon, features, list("bbbaaa")).seeds == ("a", "b")
+    assert slope.seed_slopes(epsilon, features, list("bbbaaa")).seeds == ("a", "b")
 
 
 def test_one_seed_has_no_error():
     with pytest.raises(ValueError, match="at least two"):
-        m.seed_slopes(*seeds_of(1.0))
+        slope.seed_slopes(*seeds_of(1.0))
 
 
 def test_observations_of_different_lengths_are_refused():
     epsilon, features, seed = seeds_of(1.0, 2.0)
     with pytest.raises(ValueError, match="one per observation"):
-        m.seed_slopes(epsilon, features, seed[:-1])
+        slope.seed_slopes(epsilon, features, seed[:-1])
 
 
 def test_pooled_errors_worked_by_hand():
     # Variances over seeds 3 x 1^2 = 3 with df 2, and 2 x 2^2 = 8 with df 1: (2 x 3 + 8) / 3 = 14/3.
-    slopes = [m.Slope(5.0, 1.0, 2, (), ()), m.Slope(-3.0, 2.0, 1, (), ())]
-    assert m.pooled_errors(slopes) == pytest.approx([math.sqrt(14 / 9), math.sqrt(14 / 6)])
+    slopes = [slope.Slope(5.0, 1.0, 2, (), ()), slope.Slope(-3.0, 2.0, 1, (), ())]
+    assert slope.pooled_errors(slopes) == pytest.approx([math.sqrt(14 / 9), math.sqrt(14 / 6)])
 
 
 def test_pooling_equals_the_one_way_analysis_of_variance():
     groups = np.random.default_rng(0).normal(size=(5, 3))
-    slopes = [m.seed_slopes(*seeds_of(*group)) for group in groups]
+    slopes = [slope.seed_slopes(*seeds_of(*group)) for group in groups]
     within = groups.var(axis=1, ddof=1).mean()
-    assert m.pooled_errors(slopes) == pytest.approx([math.sqrt(within / 3)] * 5)
+    assert slope.pooled_errors(slopes) == pytest.approx([math.sqrt(within / 3)] * 5)
     between = 3 * groups.mean(axis=1).var(ddof=1)
-    found = m.combined([slope.value for slope in slopes], m.pooled_errors(slopes))
+    found = m.combined([one.value for one in slopes], slope.pooled_errors(slopes))
     assert found.q / found.df == pytest.approx(between / within)
     assert found.q / found.df == pytest.approx(scipy.stats.f_oneway(*groups).statistic)
 
@@ -115,9 +116,9 @@ def test_three_seeds_own_errors_find_effects_that_are_not_there_and_pooled_ones_
     for values in generator.normal(size=(300, 8, 3)):
         means, errors = values.mean(axis=1), scipy.stats.sem(values, axis=1)
         slopes = [
-            m.Slope(mean, error, 2, (), ()) for mean, error in zip(means, errors, strict=True)
+            slope.Slope(mean, error, 2, (), ()) for mean, error in zip(means, errors, strict=True)
         ]
-        both = errors, m.pooled_errors(slopes)
+        both = errors, slope.pooled_errors(slopes)
         false += [
             abs(m.combined(means, each).fixed / m.combined(means, each).fixed_se) > 1.96
             for each in both
@@ -128,14 +129,14 @@ def test_three_seeds_own_errors_find_effects_that_are_not_there_and_pooled_ones_
 
 
 def test_layers_are_weighted_by_their_parameters():
-    assert m.weighted_layers([1, 3], [1, 3]) == 2.5  # (1 + 9) / 4
-    assert m.weighted_layers([1, 3, 100], [2, 2, 0]) == 2
+    assert slope.weighted_layers([1, 3], [1, 3]) == 2.5  # (1 + 9) / 4
+    assert slope.weighted_layers([1, 3, 100], [2, 2, 0]) == 2
 
 
 def test_weighting_layers_keeps_later_axes():
     values = np.random.default_rng(0).normal(size=(3, 2, 4))
     expected = (values[0] * 5 + values[1] * 1 + values[2] * 2) / 8
-    assert m.weighted_layers(values, [5, 1, 2]) == pytest.approx(expected)
+    assert slope.weighted_layers(values, [5, 1, 2]) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_weighting_layers_keeps_later_axes():
 )
 def test_wrong_numbers_of_parameters_are_refused(parameters):
     with pytest.raises(ValueError, match="give"):
-        m.weighted_layers([1.0, 2.0], parameters)
+        slope.weighted_layers([1.0, 2.0], parameters)
 
 
 def test_a_meta_analysis_worked_by_hand():
@@ -182,6 +183,36 @@ def test_nine_laboratories_come_out_as_in_metafor(method, value, se, tau2, low, 
 def test_paule_and_mandel_is_the_default():
     assert m.combined(EFFECTS, ERRORS) == m.combined(EFFECTS, ERRORS, method="pm")
     assert m.combined(EFFECTS, ERRORS) != m.combined(EFFECTS, ERRORS, method="dl")
+
+
+def test_hartung_and_knapps_interval_worked_by_hand():
+    # tau2 = 7 leaves cells of variance 8 at -2 and 2 around the mean: the error is 2 again, and t
+    # with one degree of freedom is 12.7062.
+    found = m.combined([0, 4], [1, 1])
+    half = 12.7062 * 2
+    assert (found.hk_low, found.hk_high) == pytest.approx((2 - half, 2 + half), rel=1e-4)
+
+
+def test_hartung_and_knapps_interval_is_that_of_unweighted_cells_if_errors_are_equal():
+    effects = [1.0, 4.0, 2.5, -1.0]
+    test = scipy.stats.ttest_1samp(effects, 0)
+    for error in (0.1, 1.0):
+        found = m.combined(effects, [error] * 4)
+        assert (found.hk_low, found.hk_high) == pytest.approx(tuple(test.confidence_interval()))
+
+
+def test_cells_that_agree_by_accident_keep_the_normal_interval():
+    found = m.combined([1.0, 1.0, 1.0], [0.5] * 3)
+    half = scipy.stats.norm.ppf(0.975) * 0.5 / math.sqrt(3)
+    assert (found.hk_low, found.hk_high) == pytest.approx((1 - half, 1 + half))
+
+
+@given(cells)
+def test_the_wider_interval_is_never_narrower_than_the_random_effects(pairs):
+    found = m.combined(*pairs)
+    half = scipy.stats.norm.ppf(0.975) * found.random_se
+    assert found.hk_high - found.random >= half * (1 - 1e-9)
+    assert found.random - found.hk_low == pytest.approx(found.hk_high - found.random, rel=1e-6)
 
 
 @given(cells)
@@ -461,8 +492,8 @@ def test_h1_stands_where_all_cells_fall():
 
 def test_cohens_d_is_the_seeds_mean_over_their_deviation():
     values = [0.5, 1.5, 4.0, 1.0]
-    slope = m.seed_slopes(*seeds_of(*values))
-    (d,) = m.universal_reduction([slope.value], [slope.se], slope.df).cohens_d
+    found = slope.seed_slopes(*seeds_of(*values))
+    (d,) = m.universal_reduction([found.value], [found.se], found.df).cohens_d
     assert d == pytest.approx(np.mean(values) / np.std(values, ddof=1))
 
 
@@ -516,7 +547,7 @@ def test_wrong_degrees_of_freedom_are_refused(df):
 
 def test_results_are_plain_numbers():
     results = [
-        m.seed_slopes(*seeds_of(1.0, 3.0)),
+        slope.seed_slopes(*seeds_of(1.0, 3.0)),
         m.combined(EFFECTS, ERRORS),
         m.trend(*RESNET),
         m.paired_difference(FASHION, MNIST, [1] * 8, [1] * 8),
