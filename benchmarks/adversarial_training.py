@@ -33,7 +33,7 @@ from torchvision import transforms
 
 from superpos.data import Images, load_images
 from superpos.image_networks import make_network
-from superpos.robust_training import MOMENTUM, PRECISIONS, Training, _Group
+from superpos.robust_group import MOMENTUM, PRECISIONS, Group, Training
 
 CELLS = {"standard_mlp": 32, "standard_cnn": 16}
 """Networks that are compared on a CPU, and their widths."""
@@ -154,7 +154,7 @@ def ours_cell(training: Training, images: Images, steps: int, at_once: int) -> S
     """The same steps of all members, so many computed together."""
     members, device, parts = training.members, str(images.x_train.device), []
     for first in range(0, len(members), at_once):
-        group = _Group(training, images, members[first : first + at_once])
+        group = Group(training, images, members[first : first + at_once])
         began = Seconds.now(device)
         for _ in range(steps):
             group._train_step()

@@ -7,13 +7,13 @@ ball; the loop around it is written once (Madry et al. 2018).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from superpos.networks import aligned, classification_loss
+from .evaluation import evaluating
+from .networks import aligned, classification_loss
 
 Model = Callable[[Tensor], Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -82,7 +82,7 @@ def pgd(
     else:
         stride = _leading(step_size, x, "step_size").to(x.device)
 
-    with _evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         rule = _RULES[norm](model, x.detach(), y, radius, bounds)
         adversarial = x.detach().clone()
         if random_start:
@@ -210,20 +210,6 @@ def _input_gradient(model: Model, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
     with torch.enable_grad():
         total = loss(model(x), y).sum()
     return torch.autograd.grad(total, x)[0]
-
-
-@contextmanager
-def _evaluating(model: Model) -> Iterator[None]:
-    """Hold a module in evaluation mode, then give every submodule its own mode back."""
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    modes = [module.training for module in modules]
-    try:
-        for module in modules:
-            module.training = False
-        yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
 
 
 def _draw(

@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .activations import Site, UnknownSite, evaluating
+from .activations import Site, UnknownSite
+from .evaluation import evaluating
 
 
 class _Uses(TorchDispatchMode):

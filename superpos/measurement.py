@@ -15,7 +15,6 @@ from tqdm.auto import tqdm
 from .activations import (
     Reservoir,
     Site,
-    evaluating,
     find_sites,
     inputs,
     read,
@@ -23,6 +22,7 @@ from .activations import (
 )
 from .device import chosen_device
 from .entropy import DeadCodesError, effective_features, hill_number
+from .evaluation import evaluating
 from .report import Report, Superposition
 from .sae import ROWS, SAE, SAEConfig
 from .solver import Fit, fit

@@ -44,14 +44,14 @@ def mlp(
         ValueError: If a size is not positive or there are fewer than two classes.
     """
     widths = (hidden,) if isinstance(hidden, int) else tuple(hidden)
-    _check_sizes(inputs=inputs, hidden=min(widths, default=0))
+    check_sizes(inputs=inputs, hidden=min(widths, default=0))
     layers: dict[str, nn.Module] = {"flatten": nn.Flatten()}
     previous = inputs
     for number, width in enumerate(widths, start=1):
         layers[f"linear{number}"] = skip_init(nn.Linear, previous, width)
         layers[f"relu{number}"] = nn.ReLU()
         previous = width
-    layers[f"linear{len(widths) + 1}"] = skip_init(nn.Linear, previous, _logits(classes))
+    layers[f"linear{len(widths) + 1}"] = skip_init(nn.Linear, previous, logit_count(classes))
     return _initialized(layers, seed).to(device)
 
 
@@ -87,8 +87,8 @@ def cnn(
     Raises:
         ValueError: If a size is too small or there are fewer than two classes.
     """
-    _check_sizes(channels=channels, filters=filters, size=size // (4 if standard else 2))
-    logits = _logits(classes)
+    check_sizes(channels=channels, filters=filters, size=size // (4 if standard else 2))
+    logits = logit_count(classes)
     if standard:
         layers = {
             "conv1": skip_init(nn.Conv2d, channels, filters, 3, padding=1),
@@ -205,13 +205,15 @@ def _initialized(layers: dict[str, nn.Module], seed: int) -> nn.Sequential:
     return nn.Sequential(OrderedDict(layers))
 
 
-def _logits(classes: int) -> int:
+def logit_count(classes: int) -> int:
+    """Outputs of a classifier: one for two classes, otherwise one each; at least two are needed."""
     if classes < 2:
         raise ValueError(f"A network of {classes} classes was asked for: give at least 2.")
     return 1 if classes == 2 else classes
 
 
-def _check_sizes(**sizes: int) -> None:
+def check_sizes(**sizes: int) -> None:
+    """Raise ValueError, which names it, for a size of a layer below 1."""
     for name, value in sizes.items():
         if value < 1:
             raise ValueError(

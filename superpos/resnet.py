@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from .networks import _check_sizes, _logits
+from .networks import check_sizes, logit_count
 
 
 class Block(nn.Module):
@@ -72,7 +72,7 @@ def resnet18(
     Raises:
         ValueError: If a size is too small or there are fewer than two classes.
     """
-    _check_sizes(channels=channels, width=width, size=size // 8)
+    check_sizes(channels=channels, width=width, size=size // 8)
     layers: dict[str, nn.Module] = {
         "stem": nn.Sequential(
             OrderedDict(conv=_conv(channels, width, 3), norm=nn.BatchNorm2d(width), relu=nn.ReLU())
@@ -86,7 +86,7 @@ def resnet18(
         previous = outputs
     layers["pool"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()
-    layers["linear1"] = skip_init(nn.Linear, previous, _logits(classes))
+    layers["linear1"] = skip_init(nn.Linear, previous, logit_count(classes))
     network = nn.Sequential(OrderedDict(layers))
     _draw(network, torch.Generator().manual_seed(seed))
     return network.to(device)

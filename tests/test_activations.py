@@ -18,12 +18,12 @@ from superpos.activations import (
     Reservoir,
     Site,
     UnknownSite,
-    evaluating,
     find_sites,
     inputs,
     read,
     reiterable,
 )
+from superpos.evaluation import evaluating
 
 CPU = torch.device("cpu")
 

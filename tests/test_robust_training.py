@@ -14,13 +14,14 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.func import functional_call
 
-from superpos import attacks, robust_training
+from superpos import attacks, robust_group, robust_training
 from superpos.attacks import pgd
 from superpos.data import load_images
 from superpos.data.ordering import stratified_order
 from superpos.image_networks import make_network
 from superpos.learner import Order
-from superpos.robust_training import Training, attacked, generators, load_members, train_members
+from superpos.robust_group import Training, attacked, generators
+from superpos.robust_training import load_members, train_members
 
 USUAL = {
     "dataset": "digits", "network": "mlp", "width": 4, "classes": 3, "epsilons": (0.0, 0.05),
@@ -158,15 +159,20 @@ def assert_same(first, second):
         assert torch.equal(second[1][name], value), name
 
 
+def home(name):
+    """The module that training knows something by that name in."""
+    return robust_group if hasattr(robust_group, name) else robust_training
+
+
 def counted(monkeypatch, name):
-    """Calls of what the module knows by a name."""
-    calls, original = [], getattr(robust_training, name)
+    """Calls of what training knows by a name."""
+    calls, original = [], getattr(home(name), name)
 
     def counting(*arguments, **options):
         calls.append((arguments, options))
         return original(*arguments, **options)
 
-    monkeypatch.setattr(robust_training, name, counting)
+    monkeypatch.setattr(home(name), name, counting)
     return calls
 
 
@@ -313,8 +319,8 @@ def test_members_at_epsilon_zero_are_never_attacked(tmp_path, images, monkeypatc
 
 
 def dying(patch, name, call):
-    """Die in the n-th call of what the module knows by a name."""
-    calls, original = [], getattr(robust_training, name)
+    """Die in the n-th call of what training knows by a name."""
+    calls, original = [], getattr(home(name), name)
 
     def mortal(*arguments, **options):
         calls.append(1)
@@ -322,7 +328,7 @@ def dying(patch, name, call):
             raise Died
         return original(*arguments, **options)
 
-    patch.setattr(robust_training, name, mortal)
+    patch.setattr(home(name), name, mortal)
 
 
 ALWAYS, NEVER = -1.0, math.inf  # seconds between checkpoints
@@ -359,7 +365,7 @@ def test_a_killed_training_goes_on_to_the_same_weights_and_course(
     tmp_path, images, monkeypatch, whole, name, call, own, saved, left
 ):
     at_once = 1 if own is RESNET else 2
-    monkeypatch.setattr(robust_training, "SAVED", saved)
+    monkeypatch.setattr(robust_group, "SAVED", saved)
     with monkeypatch.context() as patch:
         dying(patch, name, call)
         with pytest.raises(Died):
@@ -377,7 +383,7 @@ def test_a_killed_training_goes_on_to_the_same_weights_and_course(
 def test_a_training_killed_again_and_again_comes_to_the_same_end(
     tmp_path, images, monkeypatch, whole
 ):
-    monkeypatch.setattr(robust_training, "SAVED", ALWAYS)
+    monkeypatch.setattr(robust_group, "SAVED", ALWAYS)
     deaths = 0
     for _ in range(20):
         with monkeypatch.context() as patch:
@@ -392,7 +398,7 @@ def test_a_training_killed_again_and_again_comes_to_the_same_end(
 
 
 def test_a_checkpoint_that_was_half_written_does_not_count(tmp_path, images, monkeypatch, whole):
-    monkeypatch.setattr(robust_training, "SAVED", ALWAYS)
+    monkeypatch.setattr(robust_group, "SAVED", ALWAYS)
     save, calls = torch.save, []
 
     def failing(state, path):
@@ -412,15 +418,15 @@ def test_a_checkpoint_that_was_half_written_does_not_count(tmp_path, images, mon
 
 def test_checkpoints_are_written_only_every_so_often(tmp_path, images, monkeypatch):
     now, calls = [0.0], []
-    monkeypatch.setattr(robust_training.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(robust_group.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(robust_training, "tqdm", Quiet)
-    original = robust_training.classification_loss
+    original = robust_group.classification_loss
 
     def slow(*arguments):
         now[0] += 50.0
         return original(*arguments)
 
-    monkeypatch.setattr(robust_training, "classification_loss", slow)
+    monkeypatch.setattr(robust_group, "classification_loss", slow)
     save = torch.save
     monkeypatch.setattr(torch, "save", lambda *own: (calls.append(now[0]), save(*own)))
     trained(tmp_path, images, 1, epsilons=(0.0,), steps=7)
@@ -531,7 +537,7 @@ def two_classes():
 def test_a_network_that_diverges_is_not_kept_over_a_finite_one(
     tmp_path, two_classes, monkeypatch, at_once
 ):
-    monkeypatch.setattr(robust_training, "MILESTONES", ())
+    monkeypatch.setattr(robust_group, "MILESTONES", ())
     # Weights become four times as large in every step; then logits overflow.
     course, weights = trained(tmp_path, two_classes, at_once, steps=50, **EXPLODING)
     for own in course:

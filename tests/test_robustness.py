@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from superpos.experiments.adversarial import Condition
 from superpos.robust_features import Fitting
-from superpos.robust_training import Training
+from superpos.robust_group import Training
 from superpos.robustness import CELL, humps, layer_slopes, ratios, slopes, strong, tidy
 from superpos.robustness_figures import curves, heat_map, named, slope_lines
 from superpos.store import Record, frame

@@ -24,15 +24,8 @@ from ..image_networks import CNNS, CONNECTED, RESNET, SINGLE, make_network
 from ..ledger import Estimate
 from ..networks import accuracy
 from ..robust_features import Fitting, features_of
-from ..robust_training import (
-    PRECISIONS,
-    ROWS,
-    Training,
-    attacked,
-    generators,
-    load_members,
-    train_members,
-)
+from ..robust_group import PRECISIONS, ROWS, Training, attacked, generators
+from ..robust_training import load_members, train_members
 from ..robustness import tidy
 from ..sae import ARCHITECTURES
 from ..settings import PROFILES, setting
