@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from superpos import hub
+from superpos import language_tables as tables
 from superpos.book import execute
 from superpos.cli import main as command_line
 from superpos.data import text as texts
@@ -91,7 +92,7 @@ def neox(folder):
 def dictionaries(root):
     """Files as Marks et al. publish them, with random weights; returns them by site."""
     states = {}
-    names = [f"{kind}_layer{k}" for k in range(LAYERS) for kind in pythia.LAYERED]
+    names = [f"{kind}_layer{k}" for k in range(LAYERS) for kind in tables.LAYERED]
     for number, site in enumerate(["embed", *names]):
         draw = torch.Generator().manual_seed(number)
         state = {
@@ -162,7 +163,7 @@ def test_the_papers_road_counts_what_plain_hooks_and_the_published_formula_count
 ):
     folder, states = pythia_folder
     rows = swept(of_paper(folder), here / "results" / "paper")
-    table = pythia.sites(rows).set_index("site")
+    table = tables.sites(rows).set_index("site")
     expected = by_hand(folder, states, documents(40, seed=3)[:12])
     assert set(table.index) == set(expected)
     for site, value in expected.items():
@@ -173,8 +174,8 @@ def test_the_papers_road_counts_what_plain_hooks_and_the_published_formula_count
 
 def test_shards_merge_to_what_one_run_over_all_documents_gives(here, pythia_folder):
     folder, _ = pythia_folder
-    parts = pythia.sites(swept(of_paper(folder, shard=5), here / "results" / "a"))
-    whole = pythia.sites(swept(of_paper(folder, shard=12), here / "results" / "b"))
+    parts = tables.sites(swept(of_paper(folder, shard=5), here / "results" / "a"))
+    whole = tables.sites(swept(of_paper(folder, shard=12), here / "results" / "b"))
     assert len(parts["merged"].iloc[0].ends) == 3
     assert parts["F"].to_numpy() == pytest.approx(whole["F"].to_numpy(), rel=1e-6)
     assert parts["hill2"].to_numpy() == pytest.approx(whole["hill2"].to_numpy(), rel=1e-6)
@@ -205,7 +206,7 @@ def test_any_causal_model_is_measured_with_dictionaries_fitted_to_other_document
         pythia.Settings, {**TINY, "model": str(here / "gpt2-tiny"), "texts": ["story.txt"]}
     )
     rows = swept(settings, here / "results" / "quick")
-    table = pythia.sites(rows)
+    table = tables.sites(rows)
     assert len(table) == 10 and (table["F"] > 1).all() and (table["dictionary"] == 24).all()
     found = pythia.estimates(rows, settings)
     assert {own.stand_in for own in found.values()} == {"another model (gpt2-tiny)"}
@@ -220,12 +221,12 @@ def test_small_networks_are_trained_measured_and_compared(here):
     }  # fmt: skip
     settings = from_values(pythia.Settings, values)
     rows = swept(settings, here / "results" / "quick")
-    table = pythia.sites(rows)
-    assert len(pythia.main(table, settings)) == 10
-    assert set(pythia.main(table, settings)["documents"]) == {9}
-    assert set(pythia.compared(rows, settings, step=None)["step"]) == {2, 4}
-    assert set(pythia.compared(rows, settings, l1=1.0)["l1"]) == {1.0}
-    assert set(pythia.compared(rows, settings, architecture="tied")["architecture"]) == {"tied"}
+    table = tables.sites(rows)
+    assert len(tables.main(table, settings)) == 10
+    assert set(tables.main(table, settings)["documents"]) == {9}
+    assert set(tables.compared(rows, settings, step=None)["step"]) == {2, 4}
+    assert set(tables.compared(rows, settings, l1=1.0)["l1"]) == {1.0}
+    assert set(tables.compared(rows, settings, architecture="tied")["architecture"]) == {"tied"}
     assert table["loss"].notna().all() and (table["bigram"] > 0).all()
     assert rows["fit_loss"].astype(float).notna().all()
     assert rows["skipped"].map(lambda own: "cut to 16 tokens" in own).all()
@@ -301,7 +302,7 @@ def test_the_fetch_command_gets_model_dictionaries_and_text(here, pythia_folder,
     read = texts.read_text("pile", seed=1, first=0, count=12)
     assert read.documents == documents(12, seed=1)
     pythia._dictionaries.cache_clear()
-    table = pythia.sites(swept(of_paper(folder, seeds=2), here / "results" / "paper"))
+    table = tables.sites(swept(of_paper(folder, seeds=2), here / "results" / "paper"))
     assert set(table["seed"]) == {0, 1}
 
 
@@ -441,17 +442,17 @@ def test_intervals_are_over_seeds_with_texts_averaged_first():
     ],
 )  # fmt: skip
 def test_reversal_is_zero_for_monotone_courses_and_the_smaller_way_for_others(values, expected):
-    assert pythia.reversal(np.array(values, dtype=float)) == pytest.approx(expected)
+    assert tables.reversal(np.array(values, dtype=float)) == pytest.approx(expected)
 
 
 def test_growth_compares_with_the_shard_that_ends_nearest_to_half_of_the_documents():
     rows = planted({"mlp_out": [20]}, shards=4)
     rows["codes"] = [packed(codes_of(value)) for value in (8, 12, 16, 20)]
     rows.loc[3, "documents"] = 9  # one was left out
-    whole = pythia.sites(rows)["merged"].iloc[0]
-    assert pythia.growth(whole) == pytest.approx(whole.features / whole.curve[1] - 1)
-    single = pythia.sites(planted({"mlp_out": [20]}, shards=1))["merged"].iloc[0]
-    assert math.isnan(pythia.growth(single))
+    whole = tables.sites(rows)["merged"].iloc[0]
+    assert tables.growth(whole) == pytest.approx(whole.features / whole.curve[1] - 1)
+    single = tables.sites(planted({"mlp_out": [20]}, shards=1))["merged"].iloc[0]
+    assert math.isnan(tables.growth(single))
 
 
 def test_what_a_whole_text_is_read_without_counts_once_and_what_shards_cut_adds_up():
@@ -460,20 +461,20 @@ def test_what_a_whole_text_is_read_without_counts_once_and_what_shards_cut_adds_
     rows["skipped"] = [counts] * len(rows)
     other = planted({"mlp_out": [20]}, shards=1, text="other.txt")
     other["skipped"] = [{"fewer than two tokens": 1}]
-    found = pythia.left_out(pd.concat([rows, other]))
+    found = tables.left_out(pd.concat([rows, other]))
     assert found.loc["embedded"].to_dict() == {
         "repeated": 7, "cut to 16 tokens": 6, "fewer than two tokens": 0,
     }  # fmt: skip
     assert found.loc["other.txt", "fewer than two tokens"] == 1
     other["skipped"] = [{}]
-    assert pythia.left_out(other).empty
+    assert tables.left_out(other).empty
 
 
 def test_curves_average_shards_within_their_size_and_put_them_together_beyond():
     rows = planted({"mlp_out": [20]}, shards=2)
     rows["codes"] = [packed(codes_of(value)) for value in (8, 16)]
     rows["curve"] = [[2.0, 8.0], [4.0, 16.0]]
-    found = pythia.curves(rows).set_index("documents")["F"]
+    found = tables.curves(rows).set_index("documents")["F"]
     assert found[1] == pytest.approx(3.0)
     assert found[10] == pytest.approx(8.0)
     together = torch.zeros(64)
@@ -486,14 +487,14 @@ def test_shards_of_another_text_or_dictionary_are_not_put_together():
         rows = planted({"mlp_out": [20]}, weights="w")
         rows.loc[1, name] = "other"
         with pytest.raises(ValueError, match=name):
-            pythia.sites(rows)
+            tables.sites(rows)
 
 
 def test_a_site_whose_codes_are_all_dead_has_no_value_and_hides_no_other():
     rows = planted(LIKE_PAPER)
     dead = rows["site"] == "attn_out_layer1"
     rows.loc[dead, "codes"] = packed(torch.zeros(64))
-    table = pythia.sites(rows).set_index("site")
+    table = tables.sites(rows).set_index("site")
     assert math.isnan(table.loc["attn_out_layer1", "F"])
     assert table.loc["mlp_out_layer1", "F"] == pytest.approx(40)
     assert math.isfinite(pythia.estimates(rows, pythia.Settings())["mlp_over_residual"].value)
@@ -515,7 +516,7 @@ def test_only_pythia_with_the_published_dictionaries_on_the_pile_is_no_stand_in(
     settings = from_values(pythia.Settings, {**values, "profile": "paper"})
     named = replace(settings, model="/somewhere/pythia-70m-deduped")
     for each in (settings, named):
-        assert pythia.stand_in(pythia.sites(pythia_like(text="pile")), each) == ""
+        assert pythia.stand_in(tables.sites(pythia_like(text="pile")), each) == ""
     others = {
         "another model": (pythia_like(), replace(settings, model="EleutherAI/pythia-160m-deduped")),
         "another model ": (pythia_like(neurons=64), settings),
@@ -524,7 +525,7 @@ def test_only_pythia_with_the_published_dictionaries_on_the_pile_is_no_stand_in(
         "small networks": (planted(LIKE_PAPER), pythia.Settings()),
     }
     for words, (rows, changed) in others.items():
-        assert words.strip() in pythia.stand_in(pythia.sites(rows), changed)
+        assert words.strip() in pythia.stand_in(tables.sites(rows), changed)
 
 
 def test_a_stand_in_is_never_counted_as_reproduced():
