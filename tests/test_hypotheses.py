@@ -814,3 +814,13 @@ def test_whatever_is_missing_the_rest_is_judged(draw, share):
     ]  # fmt: skip
     for own in claimed(table(*records)).values():
         assert own.low <= own.value <= own.high
+
+
+def test_other_data_sets_than_the_papers_stand_in_for_them():
+    def about(dataset):
+        found = adversarial.estimates(frame(single(dataset)), adversarial.Settings())
+        return {estimate.stand_in for estimate in found.values()}
+
+    assert about("mnist") == about("fashion_mnist") == {""}
+    assert about("digits") == {"digits in place of MNIST"}
+    assert adversarial.estimates(frame([]), adversarial.Settings()) == {}
