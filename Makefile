@@ -17,7 +17,7 @@ EXECUTE = import sys, nbclient, nbformat; path = sys.argv[1]; \
 	nbformat.write(nbclient.execute(nbformat.read(path, 4), cwd='notebooks', record_timing=False), path)
 
 .DEFAULT_GOAL := help
-.PHONY: help install book notebooks test lint clean
+.PHONY: help install book notebooks test browser lint vendor clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | \
@@ -47,12 +47,18 @@ notebooks: $(STAMP) ## run every notebook in place, to commit it with its output
 
 test: $(STAMP) ## run all tests, and the notebooks as regression tests
 	@$(FRESH_RESULTS) && $(ALONE) $(BIN)/python -m pytest \
-		-n "$(CORES)" --dist loadfile --no-loadscope-reorder \
+		-m 'not browser' -n "$(CORES)" --dist loadfile --no-loadscope-reorder \
 		--nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval.cfg $(NOTEBOOKS) tests
+
+browser: $(STAMP) ## check the built book in Chromium (after `make book`)
+	@$(BIN)/python -m pytest tests/browser
 
 lint: $(STAMP) ## check style and formatting
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+
+vendor: ## fetch the pages' scripts and fonts again (needs npm)
+	@$(PYTHON) book/vendor.py
 
 clean: ## remove the built book, executed notebooks, quick results, stocked networks and caches (not .venv)
 	@rm -rf _build book/executed results/quick results/stock .pytest_cache .ruff_cache .hypothesis

@@ -18,7 +18,10 @@ import yaml
 from .settings import PROFILES
 
 LEDGER = Path(__file__).with_name("claims.yaml")
-"""The ledger that comes with the package."""
+"""The ledger that comes with the package.
+
+:meta hide-value:
+"""
 
 _TEXTS = {"id", "section", "text", "source", "profile", "why"}
 _REQUIRED = _TEXTS | {"paper", "region"}

@@ -1,0 +1,121 @@
+"""Every page of the book, as a reader's browser shows it."""
+
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+CONTENTS = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+PAGES = [CONTENTS["root"], *(o["file"] for p in CONTENTS["parts"] for o in p["chapters"])]
+LARGEST = 3_000_000  # bytes of a page
+PHONE = (390, 844)  # pixels
+
+every_page = pytest.mark.parametrize("page", PAGES)
+
+
+@pytest.mark.parametrize("way", ["http", "file"])
+@every_page
+def test_a_page_asks_for_nothing_outside_the_book_and_complains_about_nothing(
+    page, way, opened, address, book
+):
+    root = address if way == "http" else f"file://{book}/"
+    found = opened(f"{root}{page}.html")
+    outside = [url for url in found.requested if not url.startswith((root, "data:", "blob:"))]
+    assert found.requested and not outside
+    assert not found.complaints
+
+
+@every_page
+def test_every_formula_is_typeset(page, opened, address, chromium):
+    opened(f"{address}{page}.html")
+    formulas, typeset, wrong = chromium.execute_script("""
+        const formulas = [...document.querySelectorAll('.math')];
+        return [formulas.length, formulas.filter(f => f.querySelector('mjx-container')).length,
+                document.querySelectorAll('mjx-merror, [data-mjx-error]').length];
+    """)
+    assert (typeset, wrong) == (formulas, 0)
+
+
+@every_page
+def test_every_figure_has_a_text_and_a_size(page, opened, address, chromium):
+    opened(f"{address}{page}.html")
+    images = chromium.execute_script("""
+        return [...document.querySelectorAll('article img')].map(image => ({
+            alt: image.alt, size: image.naturalWidth * image.naturalHeight,
+            shown: image.offsetWidth * image.offsetHeight,
+            hidden: getComputedStyle(image).display == 'none'}));
+    """)
+    for image in images:
+        assert len(image["alt"].split()) > 2, image
+        assert image["size"] > 1000
+        assert image["hidden"] or image["shown"] > 1000
+
+
+@every_page
+def test_a_phone_shows_a_page_without_sideways_scrolling(page, opened, address, chromium):
+    opened(f"{address}{page}.html")
+    chromium.set_window_size(*PHONE)
+    chromium.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": PHONE[0], "height": PHONE[1], "deviceScaleFactor": 1, "mobile": True},
+    )
+    try:
+        wide = chromium.execute_script("""
+            const room = document.documentElement.clientWidth;
+            return [room, document.documentElement.scrollWidth];
+        """)
+    finally:
+        chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert wide[0] == PHONE[0]
+    assert wide[1] <= wide[0]
+
+
+@every_page
+def test_figures_stay_on_white_in_dark_mode(page, opened, address, chromium):
+    opened(f"{address}{page}.html")
+    page_color, images = chromium.execute_script("""
+        document.documentElement.dataset.theme = 'dark';
+        const color = element => getComputedStyle(element).backgroundColor;
+        return [color(document.body), [...document.querySelectorAll('article img')].map(color)];
+    """)
+    assert page_color != "rgb(255, 255, 255)"
+    assert set(images) <= {"rgb(255, 255, 255)"}
+
+
+@every_page
+def test_every_slider_changes_its_figure_on_a_key_press(page, opened, address, chromium):
+    opened(f"{address}{page}.html")
+    sliders = chromium.find_elements("css selector", "article input[type=range]")
+    for slider in sliders:
+        figure = slider.find_element("xpath", "ancestor::figure")
+        before = _shown(chromium, figure)
+        at_end = int(slider.get_attribute("value")) >= int(slider.get_attribute("max"))
+        slider.send_keys("\ue012" if at_end else "\ue014")  # left, right
+        assert len(before) == 1
+        assert _shown(chromium, figure) != before
+
+
+def _shown(chromium, figure):
+    """Sources of a figure's visible images."""
+    return chromium.execute_script(
+        "return [...arguments[0].querySelectorAll('img')]"
+        ".filter(i => getComputedStyle(i).display != 'none').map(i => i.src)",
+        figure,
+    )
+
+
+@every_page
+def test_a_page_is_no_larger_than_a_reader_would_wait_for(page, book):
+    assert (book / f"{page}.html").stat().st_size <= LARGEST
+
+
+def test_search_finds_the_superposition_ratio(opened, address, chromium):
+    opened(f"{address}search.html?q=superposition+ratio")
+    for _ in range(100):
+        found = chromium.find_elements("css selector", "#search-results li a")
+        if found:
+            break
+        time.sleep(0.1)
+    assert any("measure" in link.get_attribute("href") for link in found)
