@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml
 	@echo "installing into .venv"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -e '.[book,test]'
+	@$(BIN)/python -m uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[book,test]'
 	@touch $@
 
 book: $(STAMP) ## run every notebook and build the book (PROFILE=workstation or paper for more)
