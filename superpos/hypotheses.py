@@ -24,7 +24,6 @@ from .meta_analysis import (
     trend,
     universal_reduction,
 )
-from .robust_features import KINDS
 from .robustness import CELL, USUAL, humps, ratios, slopes
 from .slope import Slope, pooled_errors
 
@@ -191,71 +190,6 @@ def filled(conditions: Sequence[Any], frame: pd.DataFrame) -> pd.DataFrame:
     groups = both.groupby(["dataset", "network", "width"])["done"]
     texts = groups.agg(lambda own: f"{int(own.sum())} of {len(own)}")
     return texts.unstack(fill_value="")
-
-
-def survival(table: pd.DataFrame) -> pd.DataFrame:
-    """What becomes of H1 to H3 under other ways of fitting, ranges of epsilon and kinds of inputs.
-
-    Args:
-        table: what `superpos.robustness.tidy` returns, with other ways of fitting in it.
-
-    Returns:
-        One row per variant, all on the single-layer cells that every way of fitting has: `rising`
-        of `cells` rise significantly (by themselves, Holm); `complexity` and `capacity`, combined
-        over groups, with their intervals. Empty where nothing was varied.
-    """
-    if table.empty or table["fitting"].nunique() < 2:
-        return pd.DataFrame()
-    ways = table.groupby(CELL)["fitting"].nunique()
-    shared = ways[ways == table["fitting"].nunique()].index.to_frame(index=False)
-    table = table.merge(shared, on=CELL)
-    if table.empty:
-        return pd.DataFrame()
-    usual = table[table["fitting"] == USUAL]
-    ranges = sorted(usual["epsilon"].unique())[1:-1]
-    variants = {
-        USUAL: usual,
-        **{f"epsilon up to {e:g}": usual[usual["epsilon"] <= e] for e in ranges},
-        **{f"{kind} inputs only": usual[usual["inputs"] == kind] for kind in KINDS},
-        **{name: own for name, own in table.groupby("fitting") if name != USUAL},
-    }
-    rows = []
-    for name, own in variants.items():
-        cells = slopes(own)
-        found = reduction(cells)
-        row = {"variant": name, "cells": len(cells), "rising": found.rising if found else None}
-        for kind, groups in (
-            ("complexity", complexity(cells, SINGLE)),
-            ("capacity", capacity(cells)),
-        ):
-            one = together(groups)
-            row |= {
-                kind: one.random if one else np.nan,
-                f"{kind}_low": one.hk_low if one else np.nan,
-                f"{kind}_high": one.hk_high if one else np.nan,
-            }
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def shown(variants: pd.DataFrame) -> pd.DataFrame:
-    """The table of `survival` with intervals as text."""
-
-    def text(row: pd.Series, kind: str) -> str:
-        if np.isnan(row[kind]):
-            return "-"
-        low, high = row[f"{kind}_low"], row[f"{kind}_high"]
-        sign = "+" if low > 0 else "-" if high < 0 else "open"
-        return f"{row[kind]:+.2f} [{low:+.2f}, {high:+.2f}] {sign}"
-
-    table = pd.DataFrame({"variant": variants["variant"]})
-    table["rising"] = [
-        "-" if pd.isna(rising) else f"{rising:.0f} of {cells}"
-        for rising, cells in zip(variants["rising"], variants["cells"], strict=True)
-    ]
-    for kind in ("complexity", "capacity"):
-        table[kind] = [text(row, kind) for _, row in variants.iterrows()]
-    return table
 
 
 def claimed(table: pd.DataFrame) -> dict[str, Estimate]:

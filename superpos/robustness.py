@@ -46,6 +46,24 @@ def _number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def above_chance(accuracy: pd.Series, classes: pd.Series) -> pd.Series:
+    """Accuracies on a scale where guessing among equally frequent classes is 0 and perfect is 1."""
+    return (accuracy - 1 / classes) / (1 - 1 / classes)
+
+
+def robust_only(table: pd.DataFrame, least: float = 0.5) -> pd.DataFrame:
+    """Leave out networks that adversarial training did not make robust, whole epsilons at a time.
+
+    Args:
+        table: what `tidy` returns.
+        least: robust accuracy above chance, mean over seeds, that a cell's epsilon needs.
+    """
+    if table.empty:
+        return table
+    mean = table.groupby([*CELL, "epsilon"])["robust_accuracy"].transform("mean")
+    return table[above_chance(mean, table["classes"]) >= least]
+
+
 def ratios(table: pd.DataFrame) -> pd.DataFrame:
     """F of each layer over F of the same seed's network at epsilon 0, mean and interval.
 

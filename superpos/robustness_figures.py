@@ -11,6 +11,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from . import plots
+from .robustness import above_chance
 
 NAMES = {
     "mlp": "single-layer MLP", "cnn": "single-layer CNN", "standard_mlp": "standard MLP",
@@ -144,4 +145,35 @@ def heat_map(cells: pd.DataFrame) -> Figure:
             ax.set(xlabel="classes", ylabel="width")
             ax.set_title(f"{title}, {named(network)}, {named(dataset)}", fontsize=9)
             figure.colorbar(drawn, ax=ax)
+    return figure
+
+
+def robust_scatter(cells: pd.DataFrame) -> Figure:
+    """Slopes against robust accuracy above chance at the largest epsilon, one point per cell.
+
+    Args:
+        cells: what `superpos.robustness.slopes` returns.
+    """
+    figure, ax = plots.figure(width=6.4, height=4.2)
+    markers = dict(zip(sorted(cells["classes"].unique()), "os^Dv<>p", strict=False))
+    groups = cells.groupby(["dataset", "network"], sort=False)
+    for place, ((dataset, network), own) in enumerate(groups):
+        color = plots.COLORS[place % len(plots.COLORS)]
+        x = above_chance(own["robust"], own["classes"])
+        errors = (own["slope"] - own["low"], own["high"] - own["slope"])
+        ax.errorbar(x, own["slope"], errors, fmt="none", color=color, alpha=0.3, lw=1)
+        for k, marker in markers.items():
+            chosen = (own["classes"] == k).to_numpy()
+            ax.plot(x[chosen], own["slope"][chosen], marker, color=color, ms=6)
+        ax.plot([], [], "o", color=color, label=f"{named(network)}, {named(dataset)}")
+    for k, marker in markers.items():
+        ax.plot([], [], marker, color="gray", label=f"{k} classes")
+    ax.axhline(0, color="gray", lw=0.8)
+    ax.axvline(0, color="gray", lw=0.8)
+    spread = cells["slope"].abs().max() if len(cells) else 1.0  # wide intervals may be cut off
+    ax.set(
+        xlabel="robust accuracy at the largest $\\epsilon$, above chance",
+        ylabel="normalized slope of $F$", ylim=(-1.4 * spread, 1.4 * spread),
+    )  # fmt: skip
+    ax.legend(fontsize=8)
     return figure

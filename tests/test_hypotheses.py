@@ -22,9 +22,7 @@ from superpos.hypotheses import (
     lines,
     pairs,
     reduction,
-    shown,
     summary,
-    survival,
     together,
     with_errors,
 )
@@ -398,116 +396,6 @@ def test_filled_counts_cells_of_the_grid():
 
 
 # Other ways of fitting
-
-
-def test_survival_has_a_row_for_every_way_range_and_kind():
-    # Attacked inputs have 0.4 more, another l1 twice the slopes; width 128 has one way only.
-    def features(slope):
-        return lambda epsilon, seed, kind, _: (
-            10 * (1 + (slope + SPREAD * (seed - 1) + 0.4 * (kind != "clean")) * epsilon)
-        )
-
-    records = []
-    for width in (8, 32, 128):
-        for classes in RANK:
-            slope = 0.5 * np.log(width) - RANK[classes]
-            cell = {"width": width, "classes": classes}
-            records.append(record(features(slope), **cell))
-            if width < 128:
-                records.append(record(features(2 * slope), way=other(l1=0.3), **cell))
-    own = table(*records)
-    found = survival(own).set_index("variant")
-    kinds = ["clean inputs only", "adversarial inputs only"]
-    ranges = ["epsilon up to 0.1", "epsilon up to 0.2"]
-    assert list(found.index) == ["usual", *ranges, *kinds, "l1 0.3"]
-    assert found["cells"].tolist() == [8] * 6
-    assert found["complexity"].tolist() == pytest.approx([-1] * 5 + [-2])
-    assert found["capacity"].tolist() == pytest.approx([0.5] * 5 + [1])
-    bases = {width: 0.5 * np.log(width) for width in (8, 32)}
-
-    def rising(factor, shift):
-        return sum(factor * (base - rank) + shift > 0 for base in bases.values() for rank in (1, 2))
-
-    expected = [rising(1, 0.2)] * 3 + [rising(1, 0), rising(1, 0.4), rising(2, 0.2)]
-    assert found["rising"].tolist() == expected
-    half = Z * ERROR / np.sqrt(5) / np.sqrt(2)
-    usual = found.loc["usual"]
-    assert (usual["complexity_low"], usual["complexity_high"]) == pytest.approx(
-        (-1 - half, -1 + half)
-    )
-    half = Z * ERROR / (np.log(4) / np.sqrt(2)) / np.sqrt(4)
-    assert (usual["capacity_low"], usual["capacity_high"]) == pytest.approx(
-        (0.5 - half, 0.5 + half)
-    )
-    pd.testing.assert_frame_equal(
-        survival(own.sample(frac=1, random_state=0)).set_index("variant"), found
-    )
-
-
-def test_ranges_of_epsilon_change_what_bends():
-    # Up to 0.1 F grows by 2 per epsilon, then it falls: 1, 1.2, 1.1, 1.0. Deviations of epsilon
-    # from its mean, -0.15 to 0.15, times F make -0.005, over 0.05; up to 0.2 0.01 over 0.02.
-    bend = {0.0: 1, 0.1: 1.2, 0.2: 1.1, 0.3: 1.0}
-
-    def features(epsilon, seed, *_):
-        return 10 * (bend[epsilon] + SPREAD * (seed - 1) * epsilon)
-
-    own = table(*(record(features, way=way) for way in (other(), other(l1=0.3))))
-    found = survival(own).set_index("variant")
-    assert found.loc["epsilon up to 0.1", "rising"] == found.loc["epsilon up to 0.2", "rising"] == 1
-    assert found.loc["usual", "rising"] == 0
-    assert found["complexity"].isna().all() and found["capacity_low"].isna().all()
-
-
-def test_survival_compares_the_same_cells_in_every_way():
-    records = single()
-    records += single(way=other(l1=0.3))
-    records += single(widths=(8,), way=other(expansion=8.0))
-    found = survival(table(*records, *single(widths=(128,)))).set_index("variant")
-    assert found["cells"].tolist() == [4] * len(found)
-
-
-def test_survival_is_shown_with_its_signs():
-    variants = pd.DataFrame(
-        {
-            "variant": ["usual", "l1 0.3", "topk"], "cells": [8, 8, 8], "rising": [3, 0, 8],
-            "complexity": [-1.0, 0.5, -0.5], "complexity_low": [-1.5, 0.25, -1.5],
-            "complexity_high": [-0.5, 0.75, 0.5], "capacity": [0.5, np.nan, 0.0],
-            "capacity_low": [-0.5, np.nan, -1.0], "capacity_high": [1.5, np.nan, 1.0],
-        }
-    )  # fmt: skip
-    assert shown(variants).to_dict("records") == [
-        {
-            "variant": "usual", "rising": "3 of 8", "complexity": "-1.00 [-1.50, -0.50] -",
-            "capacity": "+0.50 [-0.50, +1.50] open",
-        },
-        {
-            "variant": "l1 0.3", "rising": "0 of 8", "complexity": "+0.50 [+0.25, +0.75] +",
-            "capacity": "-",
-        },
-        {
-            "variant": "topk", "rising": "8 of 8", "complexity": "-0.50 [-1.50, +0.50] open",
-            "capacity": "+0.00 [-1.00, +1.00] open",
-        },
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("agreeing", [("usual",), ("usual", "other")])
-def test_survival_without_errors_is_shown_too(agreeing):
-    def features(name):
-        spread = 0.0 if name in agreeing else SPREAD
-        return lambda epsilon, seed, *_: 10 * (1 + (0.5 + spread * (seed - 1)) * epsilon)
-
-    ways = {"usual": other(), "other": other(l1=0.3)}
-    own = table(*(record(features(name), way=way) for name, way in ways.items()))
-    found = shown(survival(own)).set_index("variant")
-    assert found.loc["usual", "rising"] == "-"
-    assert found.loc["l1 0.3", "rising"] == ("-" if "other" in agreeing else "1 of 1")
-
-
-def test_nothing_varied_has_no_survival():
-    assert survival(table(*single(widths=(8,)))).empty
-    assert survival(pd.DataFrame()).empty
 
 
 # Claims
