@@ -144,8 +144,11 @@ def explained(cells: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per model: `r2`; `left_out`, the same of cells predicted from all others (one less
         the sum of squared errors of prediction over that of squares); `terms`. Empty with fewer
-        than ten cells.
+        than ten cells; data sets and networks of a single cell, which nothing else could predict,
+        are left out.
     """
+    for kind in ("dataset", "network"):
+        cells = cells[cells.groupby(kind)[kind].transform("size") > 1]
     if len(cells) < 10:
         return pd.DataFrame(columns=["model", "r2", "left_out", "terms"])
     data = cells.assign(

@@ -241,6 +241,14 @@ def test_what_is_left_out_is_predicted_from_the_others():
     assert found == pytest.approx(expected)
 
 
+def test_a_network_of_a_single_cell_is_no_part_of_what_is_explained():
+    own = grid(lambda dataset, width, classes, robust: robust + 0.1 * classes)
+    lone = own.head(1).assign(network="standard_cnn", slope=50.0)
+    pd.testing.assert_frame_equal(
+        explained(pd.concat([own, lone], ignore_index=True)), explained(own)
+    )
+
+
 def test_few_cells_explain_nothing():
     own = grid(lambda dataset, width, classes, robust: robust)
     assert explained(own.head(9)).empty
