@@ -55,7 +55,8 @@ def fetch(package: str, files: dict[str, str], folder: Path) -> None:
             path, there = Path(work) / "package" / source, folder / target
             there.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():
-                shutil.copytree(path, there, dirs_exist_ok=True)
+                shutil.rmtree(there, ignore_errors=True)
+                shutil.copytree(path, there)
             else:
                 shutil.copyfile(path, there)
 
@@ -67,8 +68,10 @@ def main() -> None:
     for package, files in PACKAGES.items():
         print(package)
         fetch(package, files, FOLDER)
+    known = (FOLDER / SUMS).read_text(encoding="utf-8") if (FOLDER / SUMS).exists() else ""
     text = "".join(f"{digest}  {name}\n" for name, digest in sums(FOLDER).items())
     (FOLDER / SUMS).write_text(text, encoding="utf-8")
+    print("the same files as before" if text == known else f"files differ: see git diff of {SUMS}")
 
 
 if __name__ == "__main__":

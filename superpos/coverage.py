@@ -15,6 +15,7 @@ def coverage(
     seeds: int = 3,
     between: float = 0.0,
     uneven: float = 0.0,
+    across: bool = False,
     draws: int = 300,
     seed: int = 0,
 ) -> pd.Series:
@@ -30,6 +31,8 @@ def coverage(
         seeds: seeds per cell, at least 2.
         between: standard deviation of the lines' true slopes around their mean, 0.
         uneven: standard deviation of the logarithm of the cells' noise, whose median is 1.
+        across: cells at the same place of all lines share an error, as for H3, in place of those
+            of one line, as for H2.
         draws: simulated grids.
         seed: of the simulation.
 
@@ -50,8 +53,9 @@ def coverage(
         slopes = rng.normal(0, between, (groups, 1, 1))
         noise = np.exp(rng.normal(0, uneven, (groups, 1, cells)))
         values = slopes * x + noise * rng.standard_normal((groups, seeds, cells))
-        own = _combined_lines(x, values, pooled=False)
-        one = _combined_lines(x, values, pooled=True)
+        errors = values.std(axis=1, ddof=1) / seeds**0.5  # [groups, cells]
+        shared = _shared(errors.T, seeds).T if across else _shared(errors, seeds)
+        own, one = (_combined_lines(x, values.mean(axis=1), each) for each in (errors, shared))
         held.append(
             {
                 "paper": own.low <= 0 <= own.high,
@@ -62,13 +66,13 @@ def coverage(
     return pd.DataFrame(held).mean()
 
 
-def _combined_lines(x: np.ndarray, values: np.ndarray, pooled: bool) -> Combined:
-    """Lines through every group's means, `values` of `[groups, seeds, cells]`, combined."""
-    found = []
-    for own in values:
-        seeds = len(own)
-        errors = own.std(axis=0, ddof=1) / seeds**0.5
-        if pooled:
-            errors = pooled_errors([Slope(0.0, float(e), seeds - 1, (), ()) for e in errors])
-        found.append(trend(x, own.mean(axis=0), errors))
+def _shared(errors: np.ndarray, seeds: int) -> np.ndarray:
+    """Errors `[families, cells]`, shared by the cells of a family."""
+    families = [[Slope(0.0, float(error), seeds - 1, (), ()) for error in own] for own in errors]
+    return np.array([pooled_errors(family) for family in families])
+
+
+def _combined_lines(x: np.ndarray, means: np.ndarray, errors: np.ndarray) -> Combined:
+    """Lines through means with errors, both `[groups, cells]`, combined."""
+    found = [trend(x, *own) for own in zip(means, errors, strict=True)]
     return combined([line.value for line in found], [line.se for line in found])

@@ -51,16 +51,19 @@ def above_chance(accuracy: pd.Series, classes: pd.Series) -> pd.Series:
     return (accuracy - 1 / classes) / (1 - 1 / classes)
 
 
-def robust_only(table: pd.DataFrame, least: float = 0.5) -> pd.DataFrame:
-    """Leave out networks that adversarial training did not make robust, whole epsilons at a time.
+def only_accurate(
+    table: pd.DataFrame, least: float = 0.5, column: str = "robust_accuracy"
+) -> pd.DataFrame:
+    """Leave out networks that are not accurate enough, whole epsilons of a cell at a time.
 
     Args:
         table: what `tidy` returns.
-        least: robust accuracy above chance, mean over seeds, that a cell's epsilon needs.
+        least: accuracy above chance, mean over seeds, that a cell's epsilon needs.
+        column: "robust_accuracy", under the attack of training, or "accuracy", on clean inputs.
     """
     if table.empty:
         return table
-    mean = table.groupby([*CELL, "epsilon"])["robust_accuracy"].transform("mean")
+    mean = table.groupby([*CELL, "epsilon"])[column].transform("mean")
     return table[above_chance(mean, table["classes"]) >= least]
 
 
@@ -104,8 +107,8 @@ def slopes(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per cell: `slope` with its standard error `se`, `low` and `high` over seeds,
-        `df`, `seeds` with one slope each (a dict), and `robust`, the robust accuracy at the
-        largest epsilon.
+        `df`, `seeds` with one slope each (a dict), `reach`, the largest epsilon, and `robust`,
+        the robust accuracy there.
     """
     rows = []
     for cell, group in table.groupby(CELL):
@@ -116,11 +119,11 @@ def slopes(table: pd.DataFrame) -> pd.DataFrame:
             {
                 **dict(zip(CELL, cell, strict=True)), **_described(found), "df": found.df,
                 "seeds": dict(zip(found.seeds, found.values, strict=True)),
-                "robust": strongest["robust_accuracy"].mean(),
+                "reach": group["epsilon"].max(), "robust": strongest["robust_accuracy"].mean(),
             }
         )  # fmt: skip
     return pd.DataFrame(
-        rows, columns=[*CELL, "slope", "se", "low", "high", "df", "seeds", "robust"]
+        rows, columns=[*CELL, "slope", "se", "low", "high", "df", "seeds", "reach", "robust"]
     )
 
 

@@ -11,7 +11,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from . import plots
-from .robustness import above_chance
+from .image_networks import SINGLE
 
 NAMES = {
     "mlp": "single-layer MLP", "cnn": "single-layer CNN", "standard_mlp": "standard MLP",
@@ -149,31 +149,33 @@ def heat_map(cells: pd.DataFrame) -> Figure:
 
 
 def robust_scatter(cells: pd.DataFrame) -> Figure:
-    """Slopes against robust accuracy above chance at the largest epsilon, one point per cell.
+    """Change of F up to the largest epsilon against robust accuracy there, one point per cell.
+
+    Colors are data sets, shapes numbers of classes; standard networks are open.
 
     Args:
         cells: what `superpos.robustness.slopes` returns.
     """
     figure, ax = plots.figure(width=6.4, height=4.2)
-    markers = dict(zip(sorted(cells["classes"].unique()), "os^Dv<>p", strict=False))
-    groups = cells.groupby(["dataset", "network"], sort=False)
-    for place, ((dataset, network), own) in enumerate(groups):
-        color = plots.COLORS[place % len(plots.COLORS)]
-        x = above_chance(own["robust"], own["classes"])
-        errors = (own["slope"] - own["low"], own["high"] - own["slope"])
-        ax.errorbar(x, own["slope"], errors, fmt="none", color=color, alpha=0.3, lw=1)
-        for k, marker in markers.items():
-            chosen = (own["classes"] == k).to_numpy()
-            ax.plot(x[chosen], own["slope"][chosen], marker, color=color, ms=6)
-        ax.plot([], [], "o", color=color, label=f"{named(network)}, {named(dataset)}")
+    numbers, names = sorted(cells["classes"].unique()), list(cells["dataset"].unique())
+    markers = {k: "os^Dv<>p"[place % 8] for place, k in enumerate(numbers)}
+    colors = {name: plots.COLORS[place % len(plots.COLORS)] for place, name in enumerate(names)}
+    for own in cells.itertuples():
+        x = (own.robust - 1 / own.classes) / (1 - 1 / own.classes)
+        color, error = colors[own.dataset], (own.high - own.low) / 2 * own.reach
+        face = color if own.network in SINGLE else "white"
+        ax.errorbar(x, own.slope * own.reach, error, color=color, alpha=0.3, lw=1)
+        ax.plot(x, own.slope * own.reach, markers[own.classes], color=color, mfc=face, ms=6)
+    for name, color in colors.items():
+        ax.plot([], [], "o", color=color, label=named(name))
     for k, marker in markers.items():
         ax.plot([], [], marker, color="gray", label=f"{k} classes")
+    ax.plot([], [], "o", color="gray", mfc="white", label="standard network")
     ax.axhline(0, color="gray", lw=0.8)
-    ax.axvline(0, color="gray", lw=0.8)
-    spread = cells["slope"].abs().max() if len(cells) else 1.0  # wide intervals may be cut off
+    spread = 1.4 * (cells["slope"] * cells["reach"]).abs().max() if len(cells) else 1.0
     ax.set(
         xlabel="robust accuracy at the largest $\\epsilon$, above chance",
-        ylabel="normalized slope of $F$", ylim=(-1.4 * spread, 1.4 * spread),
+        ylabel="slope of $F$ times largest $\\epsilon$", ylim=(-spread, spread),
     )  # fmt: skip
     ax.legend(fontsize=8)
     return figure

@@ -1,8 +1,7 @@
-"""Which conclusions on adversarial training survive other choices, and failed training.
+"""Which conclusions on adversarial training survive other choices, and what goes with the slopes.
 
-The choices are ways of fitting autoencoders, ranges of epsilon and kinds of inputs. Failed training
-is adversarial training after which the network resists no attack: its F describes a network that
-has learned little, whatever the epsilon.
+The choices are ways of fitting autoencoders, ranges of epsilon, kinds of inputs, and whether
+networks count that became neither robust nor accurate.
 """
 
 from __future__ import annotations
@@ -13,17 +12,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.stats
-from statsmodels.formula.api import ols
+from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
 from .hypotheses import capacity, complexity, difficulty, reduction, together
 from .image_networks import SINGLE
 from .ledger import Estimate
 from .robust_features import KINDS
-from .robustness import CELL, USUAL, above_chance, robust_only, slopes
+from .robustness import CELL, USUAL, above_chance, only_accurate, slopes
 from .stats import bootstrap
-
-TASK = "C(dataset) + C(network) + rank + log_width"
-ROBUST = "above_chance"
 
 
 def survival(table: pd.DataFrame) -> pd.DataFrame:
@@ -56,31 +53,41 @@ def survival(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def robust_survival(table: pd.DataFrame, levels: Sequence[float] = (0.3, 0.5, 0.7)) -> pd.DataFrame:
-    """What becomes of H1 to H3 if networks that did not become robust are left out.
+    """What becomes of H1 to H3 without networks that did not become robust, or not even accurate.
+
+    Epsilons are left out whole, so that cells differ in the range that is left; rows with one range
+    for all cells stand beside them.
 
     Args:
         table: rows of one way of fitting.
         levels: robust accuracies above chance that an epsilon of a cell needs, as in
-            `superpos.robustness.robust_only`.
+            `superpos.robustness.only_accurate`; the middle one also for clean accuracy.
 
     Returns:
         Rows as of `survival`, over all cells, with `difficulty` beside them.
     """
-    if table.empty:
-        return pd.DataFrame()
-    variants = {"all networks": table}
-    variants |= {f"r >= {level:g}": robust_only(table, level) for level in levels}
+    variants = {"all": table}
+    if not table.empty:
+        middle = sorted(levels)[len(levels) // 2 : len(levels) // 2 + 1]
+        variants |= {
+            **{f"epsilon <= {e:g}": table[table["epsilon"] <= e]
+               for e in sorted(table["epsilon"].unique())[1:-1]},
+            **{f"clean >= {level:g}": only_accurate(table, level, "accuracy") for level in middle},
+            **{f"robust >= {level:g}": only_accurate(table, level) for level in levels},
+        }  # fmt: skip
     rows = []
     for name, own in variants.items():
-        harder = difficulty(slopes(own))
+        harder = difficulty(slopes(own)) if len(own) else None
         interval = (harder.mean, harder.low, harder.high) if harder else None
         rows.append({"variant": name, **_conclusions(own), **_columns("difficulty", interval)})
     return pd.DataFrame(rows)
 
 
 def _conclusions(own: pd.DataFrame) -> dict[str, Any]:
-    cells = slopes(own)
+    cells = slopes(own) if len(own) else pd.DataFrame()
     row: dict[str, Any] = {"cells": len(cells), "rising": None, "falling": None}
+    if cells.empty:
+        return row | _columns("complexity", None) | _columns("capacity", None)
     if (found := reduction(cells)) is not None:
         row |= {"rising": found.rising, "falling": found.falling}
     for name, groups in (("complexity", complexity(cells, SINGLE)), ("capacity", capacity(cells))):
@@ -116,52 +123,66 @@ def shown(variants: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_robustness(cells: pd.DataFrame) -> Estimate | None:
-    """Rank correlation of slopes and robust accuracy above chance, by bootstrap over cells.
+    """Rank correlation of slopes and robust accuracy above chance, by bootstrap over tasks.
 
-    None with fewer than four cells, or if one of the two does not vary.
+    A task is a data set with a number of classes: its cells share data and are no independent
+    evidence. None with fewer than four cells or two tasks, or if one of the two does not vary.
 
     Args:
-        cells: what `superpos.robustness.slopes` returns; robust accuracy is that at the largest
-            epsilon.
+        cells: what `superpos.robustness.slopes` returns; both are those up to the largest epsilon.
     """
-    robust = above_chance(cells["robust"], cells["classes"])
-    if len(cells) < 4 or robust.nunique() < 2 or cells["slope"].nunique() < 2:
+    data = _prepared(cells)
+    if len(cells) < 4 or (data[["change", "robust"]].nunique() < 2).any():
+        return None
+    tasks = [
+        own[["change", "robust"]].to_numpy() for _, own in data.groupby(["dataset", "classes"])
+    ]
+    if len(tasks) < 2:
         return None
 
-    def ranked(x: np.ndarray, y: np.ndarray) -> float:
+    def ranked(chosen: np.ndarray) -> float:
+        x, y = np.concatenate([tasks[place] for place in chosen]).T
         varies = np.ptp(x) > 0 and np.ptp(y) > 0
         return float(scipy.stats.spearmanr(x, y).statistic) if varies else np.nan
 
-    return bootstrap([cells["slope"].to_numpy(), robust.to_numpy()], ranked)
+    return bootstrap([np.arange(len(tasks))], ranked)
 
 
 def explained(cells: pd.DataFrame) -> pd.DataFrame:
-    """How much of the slopes' variance between cells the task explains, and how much robustness.
+    """How much of the slopes' differences between cells the task explains, and how much robustness.
 
     Least squares over cells: on the data set, the network, the rank of the number of classes and
     the logarithm of the width; on robust accuracy above chance at the largest epsilon; on both.
 
     Returns:
-        One row per model: `r2`; `left_out`, the same of cells predicted from all others (one less
-        the sum of squared errors of prediction over that of squares); `terms`. Empty with fewer
-        than ten cells; data sets and networks of a single cell, which nothing else could predict,
-        are left out.
+        One row per model: `r2`; `new_task`, the same of cells predicted from those of all other
+        tasks (a data set with a number of classes); `terms`. Empty with fewer than ten cells or
+        three tasks.
     """
-    for kind in ("dataset", "network"):
-        cells = cells[cells.groupby(kind)[kind].transform("size") > 1]
-    if len(cells) < 10:
-        return pd.DataFrame(columns=["model", "r2", "left_out", "terms"])
-    data = cells.assign(
-        rank=cells["classes"].rank(method="dense"), log_width=np.log(cells["width"].astype(float)),
-        above_chance=above_chance(cells["robust"], cells["classes"]),
-    )  # fmt: skip
-    models = {"task": TASK, "robust accuracy": ROBUST, "both": f"{TASK} + {ROBUST}"}
-    rows = []
-    for name, terms in models.items():
-        fit = ols(f"slope ~ {terms}", data).fit()
-        press = (fit.get_influence().resid_press ** 2).sum()
-        left_out = 1 - press / fit.centered_tss
-        rows.append(
-            {"model": name, "r2": fit.rsquared, "left_out": left_out, "terms": int(fit.df_model)}
+    data = _prepared(cells)
+    groups = data.groupby(["dataset", "classes"]).ngroup()
+    names = ["model", "r2", "new_task", "terms"]
+    if len(cells) < 10 or groups.nunique() < 3 or data["change"].nunique() < 2:
+        return pd.DataFrame(columns=names)
+    dummies = pd.get_dummies(data[["dataset", "network"]], drop_first=True, dtype=float)
+    task, robust = dummies.join(data[["rank", "log_width"]]), data[["robust"]]
+    y, rows = data["change"], []
+    spread = ((y - y.mean()) ** 2).sum()
+    for name, x in (("task", task), ("robustness", robust), ("both", task.join(robust))):
+        fitted = LinearRegression().fit(x, y).predict(x)
+        predicted = cross_val_predict(
+            LinearRegression(), x, y, groups=groups, cv=LeaveOneGroupOut()
         )
+        left, new = (1 - ((y - each) ** 2).sum() / spread for each in (fitted, predicted))
+        rows.append(dict(zip(names, (name, left, new, x.shape[1]), strict=True)))
     return pd.DataFrame(rows)
+
+
+def _prepared(cells: pd.DataFrame) -> pd.DataFrame:
+    """Cells with what explains them; `change` is the slope times the largest epsilon."""
+    return cells.assign(
+        change=cells["slope"] * cells["reach"],
+        robust=above_chance(cells["robust"], cells["classes"]),
+        rank=cells["classes"].rank(method="dense"),
+        log_width=np.log(cells["width"].astype(float)),
+    )

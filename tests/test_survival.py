@@ -7,7 +7,7 @@ import scipy.stats
 from test_hypotheses import ERROR, RANK, SPREAD, Z, cells, single
 from test_robustness import other, record, table
 
-from superpos.robustness import above_chance, robust_only, slopes
+from superpos.robustness import above_chance, only_accurate, slopes
 from superpos.survival import explained, robust_survival, shown, survival, with_robustness
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -147,19 +147,19 @@ def failing(last, *, classes=2, width=8, slope=1.0, dataset="mnist"):
 
 def test_epsilons_whose_networks_failed_are_left_out():
     own = table(failing(0.6), failing(0.8, classes=3))
-    kept = robust_only(own)  # 0.6 of two classes is 0.2 above chance, 0.8 of three 0.7
+    kept = only_accurate(own)  # 0.6 of two classes is 0.2 above chance, 0.8 of three 0.7
     assert sorted(kept.loc[kept["classes"] == 2, "epsilon"].unique()) == [0, 0.1, 0.2]
     assert len(kept[kept["classes"] == 3]) == len(own[own["classes"] == 3])
-    assert robust_only(own, 0.95).empty
-    assert len(robust_only(own, 0.0)) == len(own)
-    assert robust_only(own.iloc[:0]).empty
+    assert only_accurate(own, 0.95).empty
+    assert len(only_accurate(own, 0.0)) == len(own)
+    assert only_accurate(own.iloc[:0]).empty
 
 
 def test_one_failed_seed_does_not_leave_out_an_epsilon_that_others_carry():
     lone = record(
         lambda epsilon, *_: 1 + epsilon, robust=lambda epsilon, seed: 0.5 if seed == 0 else 0.95
     )
-    assert len(robust_only(table(lone))) == len(table(lone))  # the mean is 0.8, 0.6 above chance
+    assert len(only_accurate(table(lone))) == len(table(lone))  # the mean is 0.8, 0.6 above chance
 
 
 def test_a_fall_that_is_failed_training_goes_away_with_it():
@@ -168,13 +168,17 @@ def test_a_fall_that_is_failed_training_goes_away_with_it():
         *(failing(0.5, width=w, dataset="fashion_mnist", slope=0.5) for w in (8, 32)),
     )
     found = robust_survival(own, (0.5,)).set_index("variant")
-    assert list(found.index) == ["all networks", "r >= 0.5"]
-    whole, robust = found.iloc[0], found.iloc[1]
+    ranges = ["epsilon <= 0.1", "epsilon <= 0.2"]
+    assert list(found.index) == ["all", *ranges, "clean >= 0.5", "robust >= 0.5"]
+    whole, robust = found.iloc[0], found.iloc[-1]
+    assert found.loc[ranges, "rising"].tolist() == [6, 6]  # the same, and for all cells alike
+    assert found.loc["clean >= 0.5", "falling"] == 6  # clean accuracy tells nothing here
     assert (whole["rising"], whole["falling"], whole["cells"]) == (0, 6, 6)
     assert (robust["rising"], robust["falling"], robust["cells"]) == (6, 0, 6)
     assert robust["capacity"] == pytest.approx(0, abs=1e-9)
     assert np.isnan(robust["difficulty"])  # two pairs are too few
-    assert robust_survival(own.iloc[:0]).empty
+    nothing = shown(robust_survival(own.iloc[:0]))
+    assert nothing["rise / fall"].tolist() == ["-"]
 
 
 def test_the_difference_of_data_sets_stands_beside_it():
@@ -194,27 +198,33 @@ def test_the_difference_of_data_sets_stands_beside_it():
     assert "difficulty" in shown(robust_survival(table(*records), ()))
 
 
+def test_clean_accuracy_can_be_what_counts():
+    own = table(failing(0.9), failing(0.9, classes=3))
+    own.loc[(own["epsilon"] == 0.3) & (own["classes"] == 2), "accuracy"] = 0.5
+    kept = only_accurate(own, 0.5, "accuracy")
+    assert kept.groupby("classes")["epsilon"].max().to_dict() == {2: 0.2, 3: 0.3}
+    assert len(only_accurate(own)) == len(own)
+
+
 def grid(slope):
     """Cells of twelve tasks whose slope is a function of task and robust accuracy above chance."""
     rng = np.random.default_rng(0)
-    rows = []
+    rows, accuracies = [], []
     for dataset in ("mnist", "fashion_mnist"):
         for width in (8, 32):
             for classes in (2, 3, 10):
                 robust = rng.uniform()
                 value = slope(dataset, width, classes, robust)
                 rows.append((dataset, "mlp", width, classes, value, 0.1))
-                rows[-1] += (robust * (1 - 1 / classes) + 1 / classes,)
-    return cells(*(row[:-1] for row in rows)).assign(robust=[row[-1] for row in rows])
+                accuracies.append(robust * (1 - 1 / classes) + 1 / classes)
+    return cells(*rows).assign(robust=accuracies, reach=0.3)
 
 
 def test_slopes_that_are_robustness_are_explained_by_it_and_not_by_the_task():
     own = grid(lambda dataset, width, classes, robust: 3 * robust - 1)
     found = explained(own).set_index("model")
-    assert found.loc["robust accuracy", ["r2", "left_out", "terms"]].tolist() == pytest.approx(
-        [1, 1, 1]
-    )
-    assert found.loc["task", "left_out"] < 0.5
+    assert found.loc["robustness", ["r2", "new_task", "terms"]].tolist() == pytest.approx([1, 1, 1])
+    assert found.loc["task", "new_task"] < 0.5
     assert found.loc["both", "r2"] == pytest.approx(1)
     assert with_robustness(own)[:3] == pytest.approx((1, 1, 1))
 
@@ -222,35 +232,44 @@ def test_slopes_that_are_robustness_are_explained_by_it_and_not_by_the_task():
 def test_slopes_that_are_the_task_are_explained_by_it():
     own = grid(lambda dataset, width, classes, _: np.log(width) - 2 * (dataset == "mnist"))
     found = explained(own).set_index("model")
-    assert found.loc["task", ["r2", "left_out"]].tolist() == pytest.approx([1, 1])
-    assert found.loc["robust accuracy", "r2"] < 0.5
-    low, high = with_robustness(own)[1:3]
-    assert low < 0.5 and high > -0.5
+    assert found.loc["task", ["r2", "new_task", "terms"]].tolist() == pytest.approx([1, 1, 3])
+    assert found.loc["robustness", "r2"] < 0.5
+    value, low, high = with_robustness(own)[:3]
+    assert low < 0 < high and abs(value) < 0.7
 
 
-def test_what_is_left_out_is_predicted_from_the_others():
+def test_a_new_task_is_predicted_from_all_others():
     own = grid(lambda dataset, width, classes, robust: robust**2 + 0.01 * classes)
     x = above_chance(own["robust"], own["classes"]).to_numpy()
-    y = own["slope"].to_numpy()
-    errors = []
-    for place in range(len(y)):
-        kept = np.arange(len(y)) != place
-        errors.append(y[place] - np.polyval(np.polyfit(x[kept], y[kept], 1), x[place]))
-    expected = 1 - (np.array(errors) ** 2).sum() / ((y - y.mean()) ** 2).sum()
-    found = explained(own).set_index("model").loc["robust accuracy", "left_out"]
+    y = 0.3 * own["slope"].to_numpy()
+    errors = np.zeros(len(y))
+    for task in own.groupby(["dataset", "classes"]).indices.values():
+        kept = np.setdiff1d(np.arange(len(y)), task)
+        errors[task] = y[task] - np.polyval(np.polyfit(x[kept], y[kept], 1), x[task])
+    expected = 1 - (errors**2).sum() / ((y - y.mean()) ** 2).sum()
+    found = explained(own).set_index("model").loc["robustness", "new_task"]
     assert found == pytest.approx(expected)
 
 
-def test_a_network_of_a_single_cell_is_no_part_of_what_is_explained():
-    own = grid(lambda dataset, width, classes, robust: robust + 0.1 * classes)
-    lone = own.head(1).assign(network="standard_cnn", slope=50.0)
-    pd.testing.assert_frame_equal(
-        explained(pd.concat([own, lone], ignore_index=True)), explained(own)
-    )
+def test_what_counts_is_the_change_up_to_the_largest_epsilon():
+    own = grid(lambda dataset, width, classes, robust: robust)
+    scaled = own.assign(reach=0.03, slope=10 * own["slope"])
+    mixed = pd.concat([own.iloc[::2], scaled.iloc[1::2]]).sort_index()
+    pd.testing.assert_frame_equal(explained(mixed), explained(own))
+    assert with_robustness(mixed) == with_robustness(own)
 
 
-def test_few_cells_explain_nothing():
+def test_cells_of_one_task_are_drawn_together():
+    own = grid(lambda dataset, width, classes, robust: robust + 0.3 * (classes == 2))
+    twice = pd.concat([own, own], ignore_index=True)
+    assert with_robustness(twice)[:3] == pytest.approx(with_robustness(own)[:3])
+
+
+def test_few_cells_or_tasks_explain_nothing():
     own = grid(lambda dataset, width, classes, robust: robust)
     assert explained(own.head(9)).empty
+    one = pd.concat([own[own["classes"] == 2]] * 3, ignore_index=True)
+    assert explained(one).empty
     assert with_robustness(own.head(3)) is None
     assert with_robustness(own.assign(slope=1.0)) is None
+    assert with_robustness(one[one["dataset"] == "mnist"]) is None

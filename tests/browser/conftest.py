@@ -68,13 +68,16 @@ def address(book):
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory):
     """One browser for all tests."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    try:
+        from selenium import webdriver
+    except ImportError:
+        _missing("selenium is not installed: run `make install`")
+    browsers = ("chromium", "chromium-browser", "google-chrome")
+    browser = next(filter(None, map(shutil.which, browsers)), None)
     driver = shutil.which("chromedriver")
     if not (browser and driver):
         _missing(
-            "Chromium or its driver was not found (Debian, Ubuntu: apt install chromium "
-            "chromium-driver)"
+            "Chromium or its driver was not found (Debian: apt install chromium chromium-driver)"
         )
     options = webdriver.ChromeOptions()
     options.binary_location = browser
