@@ -34,8 +34,9 @@ def curves(points: pd.DataFrame, lines: str) -> Figure:
         lines: "width" or "site", the column that tells lines apart; numbers of classes are panels.
     """
     numbers, choices = sorted(points["classes"].unique()), list(points[lines].unique())
+    width = min(9.4, 1.6 + 2.4 * len(numbers))
     figure, axes = plots.figure(
-        2, len(numbers), width=9.4, height=4.9, sharex=True, sharey="row", squeeze=False
+        2, len(numbers), width=width, height=4.9, sharex=True, sharey="row", squeeze=False
     )
     for column, k in enumerate(numbers):
         own = points[points["classes"] == k]

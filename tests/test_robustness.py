@@ -14,7 +14,7 @@ from superpos.experiments.adversarial import Condition
 from superpos.robust_features import Fitting
 from superpos.robust_group import Training
 from superpos.robustness import CELL, humps, layer_slopes, ratios, slopes, strong, tidy
-from superpos.robustness_figures import curves, heat_map, named, slope_lines
+from superpos.robustness_figures import curves, heat_map, named, robust_scatter, slope_lines
 from superpos.store import Record, frame
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -676,3 +676,24 @@ def test_a_heat_map_may_have_one_cell_or_gaps():
 def test_names_in_figures_are_known_or_their_own():
     assert named("standard_cnn") == "standard CNN"
     assert named("photographs") == "photographs"
+
+
+def test_a_scatter_has_every_cell_at_its_robustness_and_change():
+    cells = slopes(grid(networks=("mlp", "standard_mlp")))
+    (ax,) = robust_scatter(cells).axes
+    points = [line for line in ax.lines if line.get_marker() in "os^" and len(line.get_xdata())]
+    assert len(points) == len(cells)
+    expected = {
+        (
+            round((own.robust - 1 / own.classes) / (1 - 1 / own.classes), 9),
+            round(0.3 * own.slope, 9),
+        )
+        for own in cells.itertuples()
+    }
+    assert {
+        (round(float(x), 9), round(float(y), 9))
+        for line in points for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)
+    } == expected  # fmt: skip
+    open_ones = [line for line in points if line.get_markerfacecolor() == "white"]
+    assert len(open_ones) == (cells["network"] == "standard_mlp").sum()
+    robust_scatter(cells.iloc[:0])
