@@ -112,6 +112,7 @@ class Settings:
     other_architectures: tuple[str, ...] = setting(
         (), "architectures to compare with", choices=ARCHITECTURES
     )
+    other_rounds: tuple[int, ...] = setting((), "rounds of an SAE to compare with", low=1)
     other_epochs: tuple[int, ...] = setting((), "passes of the plain recipe to compare with", low=1)
     normalized: bool = setting(False, "compare with normalized activations")
     engine: str = setting("serial", "how conditions are run", choices=ENGINES)
@@ -162,6 +163,7 @@ def conditions(settings: Settings) -> list[Condition]:
         *(replace(usual, expansion=expansion) for expansion in settings.other_expansions),
         *(replace(usual, architecture=name) for name in settings.other_architectures),
         *([replace(usual, normalize=True)] if settings.normalized else []),
+        *(replace(usual, rounds=rounds) for rounds in settings.other_rounds),
         *(replace(usual, epochs=epochs) for epochs in settings.other_epochs),
     ]
     others = [way for way in dict.fromkeys(ways) if way != usual]
