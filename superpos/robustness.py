@@ -107,8 +107,8 @@ def slopes(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per cell: `slope` with its standard error `se`, `low` and `high` over seeds,
-        `df`, `seeds` with one slope each (a dict), `reach`, the largest epsilon, and `robust`,
-        the robust accuracy there.
+        `df`, `seeds` with one slope each (a dict), `reach`, the largest epsilon, `robust` and
+        `clean`, the accuracies there, and `psi`, F over neurons at epsilon 0, mean over layers.
     """
     rows = []
     for cell, group in table.groupby(CELL):
@@ -120,11 +120,18 @@ def slopes(table: pd.DataFrame) -> pd.DataFrame:
                 **dict(zip(CELL, cell, strict=True)), **_described(found), "df": found.df,
                 "seeds": dict(zip(found.seeds, found.values, strict=True)),
                 "reach": group["epsilon"].max(), "robust": strongest["robust_accuracy"].mean(),
+                "clean": strongest["accuracy"].mean(), "psi": _psi(group),
             }
         )  # fmt: skip
-    return pd.DataFrame(
-        rows, columns=[*CELL, "slope", "se", "low", "high", "df", "seeds", "reach", "robust"]
-    )
+    names = ["slope", "se", "low", "high", "df", "seeds", "reach", "robust", "clean", "psi"]
+    return pd.DataFrame(rows, columns=[*CELL, *names])
+
+
+def _psi(group: pd.DataFrame) -> float:
+    """F over neurons at epsilon 0, layers weighted by their parameters."""
+    own = group[group["epsilon"] == 0]
+    means = own.assign(psi=own["features"].astype(float) / own["neurons"]).groupby("layer")
+    return float(weighted_layers(means["psi"].mean(), means["parameters"].first()))
 
 
 def layer_slopes(table: pd.DataFrame) -> pd.DataFrame:

@@ -114,7 +114,7 @@ def _label(column: str, value: object) -> str:
 
 
 def heat_map(cells: pd.DataFrame) -> Figure:
-    """Slopes and robust accuracy over classes and width: the two regimes at a glance.
+    """Slopes, robust accuracy and psi at epsilon 0 over classes and width: regimes at a glance.
 
     Args:
         cells: what `superpos.robustness.slopes` returns, of single-layer networks.
@@ -122,18 +122,20 @@ def heat_map(cells: pd.DataFrame) -> Figure:
     groups = [*cells.groupby(["dataset", "network"])]
     size = max([1.0, *cells["slope"].abs()])
     figure, axes = plots.figure(
-        max(1, len(groups)), 2, width=8.4, height=0.7 + 2.3 * len(groups), squeeze=False
+        max(1, len(groups)), 3, width=9.4, height=0.7 + 2.1 * len(groups), squeeze=False
     )
     for row, ((dataset, network), own) in zip(axes, groups, strict=False):
         for ax, column, title in (
             (row[0], "slope", "normalized slope"),
             (row[1], "robust", "robust accuracy"),
+            (row[2], "psi", "$\\psi$ at $\\epsilon = 0$"),
         ):
             grid = own.pivot_table(index="width", columns="classes", values=column)
             if column == "slope":
                 look = {"cmap": "RdBu_r", "norm": TwoSlopeNorm(0, -size, size)}
             else:
-                look = {"cmap": "viridis", "vmin": 0, "vmax": 1}
+                top = 1 if column == "robust" else max(1.0, cells["psi"].max())
+                look = {"cmap": "viridis", "vmin": 0, "vmax": top}
             ax.grid(False)
             drawn = ax.imshow(grid, origin="lower", aspect="auto", **look)
             for (i, j), value in np.ndenumerate(grid.to_numpy()):
@@ -144,7 +146,7 @@ def heat_map(cells: pd.DataFrame) -> Figure:
             ax.set_xticks(range(len(grid.columns)), grid.columns)
             ax.set_yticks(range(len(grid.index)), grid.index)
             ax.set(xlabel="classes", ylabel="width")
-            ax.set_title(f"{title}, {named(network)}, {named(dataset)}", fontsize=9)
+            ax.set_title(f"{title}\n{named(network)}, {named(dataset)}", fontsize=9)
             figure.colorbar(drawn, ax=ax)
     return figure
 
@@ -157,7 +159,7 @@ def robust_scatter(cells: pd.DataFrame) -> Figure:
     Args:
         cells: what `superpos.robustness.slopes` returns.
     """
-    figure, ax = plots.figure(width=6.4, height=4.2)
+    figure, ax = plots.figure(width=7.6, height=4.2)
     numbers, names = sorted(cells["classes"].unique()), list(cells["dataset"].unique())
     markers = {k: "os^Dv<>p"[place % 8] for place, k in enumerate(numbers)}
     colors = {name: plots.COLORS[place % len(plots.COLORS)] for place, name in enumerate(names)}
@@ -178,5 +180,5 @@ def robust_scatter(cells: pd.DataFrame) -> Figure:
         xlabel="robust accuracy at the largest $\\epsilon$, above chance",
         ylabel="slope of $F$ times largest $\\epsilon$", ylim=(-spread, spread),
     )  # fmt: skip
-    ax.legend(fontsize=8)
+    figure.legend(loc="outside right upper", fontsize=8)
     return figure

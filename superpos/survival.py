@@ -72,6 +72,7 @@ def robust_survival(table: pd.DataFrame, levels: Sequence[float] = (0.3, 0.5, 0.
         variants |= {
             **{f"epsilon <= {e:g}": table[table["epsilon"] <= e]
                for e in sorted(table["epsilon"].unique())[1:-1]},
+            **{f"{kind} inputs": table[table["inputs"] == kind] for kind in KINDS},
             **{f"clean >= {level:g}": only_accurate(table, level, "accuracy") for level in middle},
             **{f"robust >= {level:g}": only_accurate(table, level) for level in levels},
         }  # fmt: skip
@@ -149,10 +150,11 @@ def with_robustness(cells: pd.DataFrame) -> Estimate | None:
 
 
 def explained(cells: pd.DataFrame) -> pd.DataFrame:
-    """How much of the slopes' differences between cells the task explains, and how much robustness.
+    """How much of the slopes' differences between cells the task explains, and how much accuracy.
 
     Least squares over cells: on the data set, the network, the rank of the number of classes and
-    the logarithm of the width; on robust accuracy above chance at the largest epsilon; on both.
+    the logarithm of the width; on robust accuracy above chance at the largest epsilon, and on clean
+    accuracy there; on the task and robust accuracy.
 
     Returns:
         One row per model: `r2`; `new_task`, the same of cells predicted from those of all other
@@ -165,10 +167,15 @@ def explained(cells: pd.DataFrame) -> pd.DataFrame:
     if len(cells) < 10 or groups.nunique() < 3 or data["change"].nunique() < 2:
         return pd.DataFrame(columns=names)
     dummies = pd.get_dummies(data[["dataset", "network"]], drop_first=True, dtype=float)
-    task, robust = dummies.join(data[["rank", "log_width"]]), data[["robust"]]
+    task, robust, clean = (
+        dummies.join(data[["rank", "log_width"]]), data[["robust"]], data[["clean"]]
+    )  # fmt: skip
     y, rows = data["change"], []
     spread = ((y - y.mean()) ** 2).sum()
-    for name, x in (("task", task), ("robustness", robust), ("both", task.join(robust))):
+    for name, x in (
+        ("task", task), ("robust accuracy", robust), ("clean accuracy", clean),
+        ("task and robust accuracy", task.join(robust)),
+    ):  # fmt: skip
         fitted = LinearRegression().fit(x, y).predict(x)
         predicted = cross_val_predict(
             LinearRegression(), x, y, groups=groups, cv=LeaveOneGroupOut()
@@ -183,6 +190,7 @@ def _prepared(cells: pd.DataFrame) -> pd.DataFrame:
     return cells.assign(
         change=cells["slope"] * cells["reach"],
         robust=above_chance(cells["robust"], cells["classes"]),
+        clean=above_chance(cells["clean"], cells["classes"]),
         rank=cells["classes"].rank(method="dense"),
         log_width=np.log(cells["width"].astype(float)),
     )

@@ -651,9 +651,10 @@ def test_a_heat_map_has_slopes_and_robust_accuracy_of_every_network():
     figure.canvas.draw()
     panels = [ax for ax in figure.axes if ax.images]
     assert [ax.get_title() for ax in panels] == [
-        "normalized slope, single-layer CNN, MNIST", "robust accuracy, single-layer CNN, MNIST",
-        "normalized slope, single-layer MLP, MNIST", "robust accuracy, single-layer MLP, MNIST",
-    ]  # fmt: skip
+        f"{title}\n{network}, MNIST"
+        for network in ("single-layer CNN", "single-layer MLP")
+        for title in ("normalized slope", "robust accuracy", "$\\psi$ at $\\epsilon = 0$")
+    ]
     wanted = cells[cells["network"] == "cnn"].pivot(
         index="width", columns="classes", values="slope"
     )
@@ -670,7 +671,7 @@ def test_a_heat_map_may_have_one_cell_or_gaps():
     ):
         figure = heat_map(slopes(grid(**changes)))
         figure.canvas.draw()
-        assert [len(ax.texts) for ax in figure.axes if ax.images] == [numbers] * 2
+        assert [len(ax.texts) for ax in figure.axes if ax.images] == [numbers] * 3
 
 
 def test_names_in_figures_are_known_or_their_own():
@@ -697,3 +698,14 @@ def test_a_scatter_has_every_cell_at_its_robustness_and_change():
     open_ones = [line for line in points if line.get_markerfacecolor() == "white"]
     assert len(open_ones) == (cells["network"] == "standard_mlp").sum()
     robust_scatter(cells.iloc[:0])
+
+
+def test_psi_is_that_of_networks_trained_without_attacks_layers_weighted():
+    # F at epsilon 0 is 10, of 8 neurons in either layer, and 20 in the second one.
+    layers = (("relu1", 300), ("relu2", 100))
+    own = record(
+        lambda epsilon, seed, kind, layer: 10 * layer * (1 + (seed + 1) * epsilon), layers=layers
+    )
+    (row,) = slopes(table(own)).to_dict("records")
+    assert row["psi"] == pytest.approx((300 * 10 / 8 + 100 * 20 / 8) / 400)
+    assert (row["reach"], row["robust"]) == (max(EPSILONS), pytest.approx(0.5))

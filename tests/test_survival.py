@@ -168,8 +168,9 @@ def test_a_fall_that_is_failed_training_goes_away_with_it():
         *(failing(0.5, width=w, dataset="fashion_mnist", slope=0.5) for w in (8, 32)),
     )
     found = robust_survival(own, (0.5,)).set_index("variant")
-    ranges = ["epsilon <= 0.1", "epsilon <= 0.2"]
-    assert list(found.index) == ["all", *ranges, "clean >= 0.5", "robust >= 0.5"]
+    ranges, kinds = ["epsilon <= 0.1", "epsilon <= 0.2"], ["clean inputs", "adversarial inputs"]
+    assert list(found.index) == ["all", *ranges, *kinds, "clean >= 0.5", "robust >= 0.5"]
+    assert found.loc[kinds, "falling"].tolist() == [6, 6]
     whole, robust = found.iloc[0], found.iloc[-1]
     assert found.loc[ranges, "rising"].tolist() == [6, 6]  # the same, and for all cells alike
     assert found.loc["clean >= 0.5", "falling"] == 6  # clean accuracy tells nothing here
@@ -217,15 +218,18 @@ def grid(slope):
                 value = slope(dataset, width, classes, robust)
                 rows.append((dataset, "mlp", width, classes, value, 0.1))
                 accuracies.append(robust * (1 - 1 / classes) + 1 / classes)
-    return cells(*rows).assign(robust=accuracies, reach=0.3)
+    return cells(*rows).assign(robust=accuracies, clean=1.0, reach=0.3)
 
 
 def test_slopes_that_are_robustness_are_explained_by_it_and_not_by_the_task():
     own = grid(lambda dataset, width, classes, robust: 3 * robust - 1)
     found = explained(own).set_index("model")
-    assert found.loc["robustness", ["r2", "new_task", "terms"]].tolist() == pytest.approx([1, 1, 1])
+    assert found.loc["robust accuracy", ["r2", "new_task", "terms"]].tolist() == pytest.approx(
+        [1, 1, 1]
+    )
     assert found.loc["task", "new_task"] < 0.5
-    assert found.loc["both", "r2"] == pytest.approx(1)
+    assert found.loc["task and robust accuracy", "r2"] == pytest.approx(1)
+    assert found.loc["clean accuracy", "r2"] == pytest.approx(0)
     assert with_robustness(own)[:3] == pytest.approx((1, 1, 1))
 
 
@@ -233,7 +237,7 @@ def test_slopes_that_are_the_task_are_explained_by_it():
     own = grid(lambda dataset, width, classes, _: np.log(width) - 2 * (dataset == "mnist"))
     found = explained(own).set_index("model")
     assert found.loc["task", ["r2", "new_task", "terms"]].tolist() == pytest.approx([1, 1, 3])
-    assert found.loc["robustness", "r2"] < 0.5
+    assert found.loc["robust accuracy", "r2"] < 0.5
     value, low, high = with_robustness(own)[:3]
     assert low < 0 < high and abs(value) < 0.7
 
@@ -247,7 +251,7 @@ def test_a_new_task_is_predicted_from_all_others():
         kept = np.setdiff1d(np.arange(len(y)), task)
         errors[task] = y[task] - np.polyval(np.polyfit(x[kept], y[kept], 1), x[task])
     expected = 1 - (errors**2).sum() / ((y - y.mean()) ** 2).sum()
-    found = explained(own).set_index("model").loc["robustness", "new_task"]
+    found = explained(own).set_index("model").loc["robust accuracy", "new_task"]
     assert found == pytest.approx(expected)
 
 
