@@ -146,7 +146,8 @@ def difficulty(cells: pd.DataFrame) -> Paired | None:
 def summary(cells: pd.DataFrame) -> pd.DataFrame:
     """H1 to H3 and the data sets' difference in words: in the paper, and here in two ways.
 
-    H2 is per rank of the number of classes, H3 per logarithm of the width.
+    H2 is per rank of the number of classes, H3 per logarithm of the width; the last rows are slopes
+    of Fashion-MNIST minus those of MNIST.
 
     Args:
         cells: what `superpos.robustness.slopes` returns.
@@ -178,15 +179,15 @@ def summary(cells: pd.DataFrame) -> pd.DataFrame:
                 }
             )  # fmt: skip
     for name, paper, networks in (
-        ("Fashion - MNIST, standard", "-1.467, d = -0.85", STANDARD),
-        ("Fashion - MNIST, single-layer", "", SINGLE),
+        ("Fashion, standard", "-1.467, d = -0.85", STANDARD),
+        ("Fashion, single-layer", "", SINGLE),
     ):
         if found := difficulty(cells[cells["network"].isin(networks)]):
             rows.append(
                 {
                     "hypothesis": name, "paper": paper,
                     "here": f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]",
-                    "test": f"t({found.df}) = {found.t:.2f}, d = {found.cohens_d:+.2f}",
+                    "test": f"t({found.df}) = {found.t:.1f}, d = {found.cohens_d:.1f}",
                     "paper's rules": f"{found.weighted:+.2f} +- {found.weighted_se:.2f}",
                 }
             )  # fmt: skip

@@ -308,7 +308,7 @@ def test_the_summary_says_what_the_tests_found():
     found = summary(own).set_index("hypothesis")
     names = [
         "H1, rising / falling", "H2, standard", "H2, single-layer",
-        "H3", "Fashion - MNIST, standard", "Fashion - MNIST, single-layer",
+        "H3", "Fashion, standard", "Fashion, single-layer",
     ]  # fmt: skip
     assert list(found.index) == names
     rising, falling = sum(own["slope"] > 0.03), sum(own["slope"] < -0.03)
@@ -330,7 +330,7 @@ def test_the_summary_says_what_the_tests_found():
         d = test.statistic / np.sqrt(4 * times)
         low, high = test.confidence_interval()
         assert found.loc[name, "here"] == f"-1.00 [{low:+.2f}, {high:+.2f}]"
-        assert found.loc[name, "test"] == f"t({test.df}) = {test.statistic:.2f}, d = {d:+.2f}"
+        assert found.loc[name, "test"] == f"t({test.df}) = {test.statistic:.1f}, d = {d:.1f}"
         theirs = f"-1.00 +- {ERROR / np.sqrt(2 * times):.2f}"
         assert found.loc[name, "paper's rules"] == theirs
 
