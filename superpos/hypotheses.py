@@ -159,7 +159,7 @@ def summary(cells: pd.DataFrame) -> pd.DataFrame:
             {
                 "hypothesis": "H1, rising / falling", "paper": "rejected",
                 "here": f"{found.rising} / {found.falling} of {count}",
-                "test": f"p = {found.smallest_p:.1g} (Holm)",
+                "test": f"p = {found.smallest_p:.1g}",
                 "paper's rules": f"{alone.rising} / {alone.falling} of {count}" if alone else "",
             }
         )  # fmt: skip
@@ -179,7 +179,7 @@ def summary(cells: pd.DataFrame) -> pd.DataFrame:
                 }
             )  # fmt: skip
     for name, paper, networks in (
-        ("Fashion, standard", "-1.467, d = -0.85", STANDARD),
+        ("Fashion, standard", "-1.467 +- 0.156", STANDARD),
         ("Fashion, single-layer", "", SINGLE),
     ):
         if found := difficulty(cells[cells["network"].isin(networks)]):
