@@ -46,7 +46,7 @@ def _number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def above_chance(accuracy: pd.Series, classes: pd.Series) -> pd.Series:
+def above_chance(accuracy: float | pd.Series, classes: int | pd.Series) -> float | pd.Series:
     """Accuracies on a scale where guessing among equally frequent classes is 0 and perfect is 1."""
     return (accuracy - 1 / classes) / (1 - 1 / classes)
 
@@ -111,7 +111,7 @@ def slopes(table: pd.DataFrame) -> pd.DataFrame:
         `clean`, the accuracies there, and `psi`, F over neurons at epsilon 0, mean over layers.
     """
     rows = []
-    for cell, group in table.groupby(CELL):
+    for cell, group in table.groupby(CELL) if len(table) else ():
         if (found := _weighted(group)) is None:
             continue
         strongest = group[group["epsilon"] == group["epsilon"].max()]

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from . import plots
 from .image_networks import SINGLE
+from .robustness import above_chance
 
 NAMES = {
     "mlp": "single-layer MLP", "cnn": "single-layer CNN", "standard_mlp": "standard MLP",
@@ -164,7 +165,7 @@ def robust_scatter(cells: pd.DataFrame) -> Figure:
     markers = {k: "os^Dv<>p"[place % 8] for place, k in enumerate(numbers)}
     colors = {name: plots.COLORS[place % len(plots.COLORS)] for place, name in enumerate(names)}
     for own in cells.itertuples():
-        x = (own.robust - 1 / own.classes) / (1 - 1 / own.classes)
+        x = above_chance(own.robust, own.classes)
         color, error = colors[own.dataset], (own.high - own.low) / 2 * own.reach
         face = color if own.network in SINGLE else "white"
         ax.errorbar(x, own.slope * own.reach, error, color=color, alpha=0.3, lw=1)

@@ -42,14 +42,14 @@ def survival(table: pd.DataFrame) -> pd.DataFrame:
     if table.empty:
         return pd.DataFrame()
     usual = table[table["fitting"] == USUAL]
-    ranges = sorted(usual["epsilon"].unique())[1:-1]
     variants = {
         USUAL: usual,
-        **{f"epsilon up to {e:g}": usual[usual["epsilon"] <= e] for e in ranges},
-        **{f"{kind} inputs only": usual[usual["inputs"] == kind] for kind in KINDS},
+        **_parts(usual, "epsilon up to {:g}", "{} inputs only"),
         **{name: own for name, own in table.groupby("fitting") if name != USUAL},
     }
-    return pd.DataFrame([{"variant": name, **_conclusions(own)} for name, own in variants.items()])
+    return pd.DataFrame(
+        [{"variant": name, **_conclusions(slopes(own))} for name, own in variants.items()]
+    )
 
 
 def robust_survival(table: pd.DataFrame, levels: Sequence[float] = (0.3, 0.5, 0.7)) -> pd.DataFrame:
@@ -70,25 +70,30 @@ def robust_survival(table: pd.DataFrame, levels: Sequence[float] = (0.3, 0.5, 0.
     if not table.empty:
         middle = sorted(levels)[len(levels) // 2 : len(levels) // 2 + 1]
         variants |= {
-            **{f"epsilon <= {e:g}": table[table["epsilon"] <= e]
-               for e in sorted(table["epsilon"].unique())[1:-1]},
-            **{f"{kind} inputs": table[table["inputs"] == kind] for kind in KINDS},
+            **_parts(table, "epsilon <= {:g}", "{} inputs"),
             **{f"clean >= {level:g}": only_accurate(table, level, "accuracy") for level in middle},
             **{f"robust >= {level:g}": only_accurate(table, level) for level in levels},
-        }  # fmt: skip
+        }
     rows = []
     for name, own in variants.items():
-        harder = difficulty(slopes(own)) if len(own) else None
+        cells = slopes(own)
+        harder = difficulty(cells)
         interval = (harder.mean, harder.low, harder.high) if harder else None
-        rows.append({"variant": name, **_conclusions(own), **_columns("difficulty", interval)})
+        rows.append({"variant": name, **_conclusions(cells), **_columns("difficulty", interval)})
     return pd.DataFrame(rows)
 
 
-def _conclusions(own: pd.DataFrame) -> dict[str, Any]:
-    cells = slopes(own) if len(own) else pd.DataFrame()
+def _parts(table: pd.DataFrame, ranged: str, kind: str) -> dict[str, pd.DataFrame]:
+    """Rows up to each epsilon but the largest, and of each kind of inputs, by names to fill in."""
+    ranges = sorted(table["epsilon"].unique())[1:-1]
+    return {
+        **{ranged.format(e): table[table["epsilon"] <= e] for e in ranges},
+        **{kind.format(name): table[table["inputs"] == name] for name in KINDS},
+    }
+
+
+def _conclusions(cells: pd.DataFrame) -> dict[str, Any]:
     row: dict[str, Any] = {"cells": len(cells), "rising": None, "falling": None}
-    if cells.empty:
-        return row | _columns("complexity", None) | _columns("capacity", None)
     if (found := reduction(cells)) is not None:
         row |= {"rising": found.rising, "falling": found.falling}
     for name, groups in (("complexity", complexity(cells, SINGLE)), ("capacity", capacity(cells))):

@@ -39,6 +39,8 @@ VERSION = 2
 TITLE = "Adversarial training"
 CHECKS = 10
 """Of robust accuracy in the second half of training; the best weights are kept."""
+TEST_ATTACK_STEPS = 40
+"""Of PGD on what is measured, in every profile."""
 
 
 class Recipe(NamedTuple):
@@ -91,7 +93,6 @@ class Settings:
     cnn_precision: str = setting(
         "float32", "of the passes that train convolutional networks", choices=PRECISIONS
     )
-    test_attack_steps: int = setting(40, "PGD steps on what is measured", low=1)
     images: int = setting(10_000, "training images whose activations are measured, at most", low=10)
     cnn_images: int = setting(2000, "the same of convolutional networks, at most", low=10)
     auto_images: int = setting(
@@ -225,7 +226,7 @@ def _condition(
     return Condition(
         training=training,
         test_size=settings.test_size,
-        test_attack_steps=settings.test_attack_steps,
+        test_attack_steps=TEST_ATTACK_STEPS,
         images=settings.cnn_images if convolutional else settings.images,
         auto_images=settings.auto_images if network not in SINGLE else 0,
         fitting=fitting,
