@@ -19,6 +19,7 @@ import yaml
 from tqdm.auto import tqdm
 
 from .ledger import ClaimError
+from .pages import BuildFailed, build_pages, tail
 from .scorecard import scorecard
 from .settings import load_profile, profiles_of, project_root
 from .store import result_roots
@@ -26,7 +27,6 @@ from .store import result_roots
 SCORECARD = "scorecard"
 """The notebook that reads the values of all others, and so runs last."""
 
-_TAIL = 40
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -56,8 +56,12 @@ def build(profile: str = "quick", *, workers: int = 2, build: bool = True) -> in
     if failures:
         print(f"\n{len(failures)} of {len(notebooks)} notebooks failed; the book was not built.")
         return 1
-    if build and not _build_pages(root):
-        return 1
+    if build:
+        try:
+            print(f"book: {build_pages(root, _environment(None))}")
+        except BuildFailed as failure:
+            print(failure)
+            return 1
     for name, duration in seconds.items():
         print(f"{name:24s} {duration:7.1f} s")
     return _print_scorecard()
@@ -106,7 +110,7 @@ def execute(
         stderr=None if progress else subprocess.STDOUT,
     )
     if done.returncode != 0:
-        reason = _cell_error(partial) or _tail(done.stdout)
+        reason = _cell_error(partial) or tail(done.stdout)
         raise NotebookFailed(f"notebook '{notebook.stem}' failed:\n{reason}")
     os.replace(partial, output)
 
@@ -167,26 +171,6 @@ def _environment(threads: int | None) -> dict[str, str]:
     return environment
 
 
-def _build_pages(root: Path) -> bool:
-    """Run Jupyter Book; its output is shown only if it fails."""
-    program = "from jupyter_book.cli.main import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", program, "build", "-W", "--keep-going", "."],
-        cwd=root,
-        env=_environment(None),
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    if done.returncode != 0:
-        print(f"{_tail(done.stdout)}\njupyter-book build failed with status {done.returncode}")
-        return False
-    print(f"book: {root / '_build' / 'html' / 'index.html'}")
-    return True
-
-
 def _print_scorecard() -> int:
     try:
         lines = scorecard(result_roots()).summary_lines()
@@ -216,7 +200,7 @@ def _cell_error(notebook: Path) -> str | None:
         for output in cell.get("outputs", []):
             if output.output_type == "error":
                 trace = _COLORS.sub("", "\n".join(output.traceback))
-                return f"cell {number}: {output.ename}: {output.evalue}\n{_tail(trace)}"
+                return f"cell {number}: {output.ename}: {output.evalue}\n{tail(trace)}"
     return None
 
 
@@ -225,7 +209,3 @@ def _lists(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _lists(item) for name, item in value.items()}
     return [_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _tail(text: str) -> str:
-    return "\n".join(text.splitlines()[-_TAIL:])

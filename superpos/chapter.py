@@ -10,6 +10,7 @@ import pandas as pd
 
 from .claims import ClaimTable, judged, report
 from .settings import PROFILES, from_values, label, load_profile, profiles_of, project_root
+from .source import Source
 from .store import Record, Store, default_root, frame
 from .sweep import sweep
 
@@ -27,11 +28,14 @@ class Run(NamedTuple):
     """The profile, and what was changed in it."""
     root: Path
     """Folder of the profile's results."""
+    section: str
+    """The experiment's section."""
 
     @property
-    def source(self) -> str:
-        """One line for captions: profile, number of records, device, date."""
-        return f"Profile {self.label}. {described(self.records)}"
+    def source(self) -> Source:
+        """Experiment, profile, records, device and dates, for the line under a figure."""
+        made = described(self.records)
+        return Source(self.section, self.settings.profile, self.label, len(self.records), made)
 
 
 def run(experiment: Any, settings: Any) -> Run:
@@ -56,7 +60,7 @@ def run(experiment: Any, settings: Any) -> Run:
         device=settings.device,
     )
     name = label(settings, load_profile(experiment.SECTION, settings.profile))
-    return Run(frame(records), records, settings, name, root)
+    return Run(frame(records), records, settings, name, root, experiment.SECTION)
 
 
 def claims(experiment: Any, settings: Any, run: Run) -> ClaimTable:
@@ -93,7 +97,9 @@ def committed(experiment: Any, profile: str) -> Run | None:
         for condition in experiment.conditions(settings)
     )
     records = [record for record in found if record is not None]
-    return Run(frame(records), records, settings, profile, root) if records else None
+    if not records:
+        return None
+    return Run(frame(records), records, settings, profile, root, experiment.SECTION)
 
 
 def larger(experiment: Any, settings: Any) -> list[Run]:
@@ -104,11 +110,11 @@ def larger(experiment: Any, settings: Any) -> list[Run]:
 
 
 def described(records: Iterable[Record]) -> str:
-    """Number of records, device, date and computing time, as one sentence."""
+    """Device, days and computing time of records, as the end of a sentence."""
     records = list(records)
     devices = sorted({record.provenance["device"] for record in records})
     days = sorted({record.provenance["date"][:10] for record in records})
     seconds = sum(record.provenance["seconds"] for record in records)
     span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     time = f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 3600:.1f} h"
-    return f"{len(records)} records, {', '.join(devices)}, {span}, {time} of computing."
+    return f"{', '.join(devices)}, {span}, {time} of computing."

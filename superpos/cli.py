@@ -98,8 +98,28 @@ def fetch(section: str, parameters: tuple[tuple[str, str], ...], profile: str) -
 @click.option("--profile", default="quick", type=click.Choice(PROFILES), show_default=True)
 @click.option("--workers", default=2, type=click.IntRange(min=1), show_default=True)
 @click.option("--no-build", is_flag=True, help="Execute the notebooks without building the pages.")
-def book(profile: str, workers: int, no_build: bool) -> None:
-    """Execute all notebooks and build the book."""
+@click.option("--serve", is_flag=True, help="Serve the pages to this machine; build if not there.")
+@click.option(
+    "--port", default=8000, type=click.IntRange(0, 65535), show_default=True, help="For --serve."
+)
+@click.option("--pdf", is_flag=True, help="Print the pages into one PDF; build if not there.")
+def book(profile: str, workers: int, no_build: bool, serve: bool, port: int, pdf: bool) -> None:
+    """Execute all notebooks and build the book; or read the one that is built."""
+    from .pages import pages_folder
+    from .settings import project_root
+
+    root = project_root()
+    if no_build and (serve or pdf):
+        raise click.UsageError("--no-build makes no pages that --serve or --pdf could use")
+    if not (serve or pdf) or not (pages_folder(root) / "index.html").is_file():
+        _built(profile, workers, no_build)
+    if pdf:
+        _printed(root)
+    if serve:
+        _served(pages_folder(root), port)
+
+
+def _built(profile: str, workers: int, no_build: bool) -> None:
     from .book import build
     from .settings import SettingsError
 
@@ -107,7 +127,39 @@ def book(profile: str, workers: int, no_build: bool) -> None:
         status = build(profile, workers=workers, build=not no_build)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
-    sys.exit(status)
+    if status:
+        sys.exit(status)
+
+
+def _printed(root: Path) -> None:
+    from .pages import pages_folder
+    from .pdf import NoBrowser, chapters, print_book
+
+    output = root / "_build" / "superpos.pdf"
+    try:
+        count = print_book(pages_folder(root), chapters(root / "_toc.yml"), output)
+    except (NoBrowser, FileNotFoundError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{output}: {count} pages")
+
+
+def _served(folder: Path, port: int) -> None:
+    from .pages import serve
+
+    try:
+        server = serve(folder, port)
+    except FileNotFoundError as error:
+        raise click.ClickException(str(error)) from None
+    except OSError as error:
+        message = f"port {port} cannot be used ({error.strerror}); choose another with --port"
+        raise click.ClickException(message) from None
+    click.echo(f"http://127.0.0.1:{server.server_port}/ (Ctrl+C ends it)")
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        click.echo("")
+    finally:
+        server.server_close()
 
 
 @main.command()

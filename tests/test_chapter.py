@@ -14,9 +14,9 @@ def record(tmp_path, seconds):
     )
 
 
-def test_records_are_described_by_number_device_date_and_time(tmp_path):
+def test_records_are_described_by_device_date_and_time(tmp_path):
     line = chapter.described([record(tmp_path, 7200.0)])
-    assert line.startswith("1 records, cpu")
+    assert line.startswith("cpu")
     assert line.endswith("2.0 h of computing.")
 
 
@@ -33,7 +33,8 @@ def test_a_chapter_runs_once_and_is_judged(tmp_path, monkeypatch):
     first = chapter.run(calibration, settings)
     second = chapter.run(calibration, settings)
     assert [r.provenance for r in first.records] == [r.provenance for r in second.records]
-    assert "quick, changed" in first.source
+    assert first.source.section == "calibration" and first.source.count == len(first.records)
+    assert str(first.source).startswith("Profile quick, changed: neurons=4")
     text = str(chapter.claims(calibration, settings, first))
     assert "reproduced" in text
     assert (tmp_path / "quick" / "calibration" / "values.json").is_file()

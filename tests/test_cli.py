@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import types
 
 import fake_experiment
 import nbformat
@@ -136,7 +135,7 @@ def test_a_failing_notebook_is_shown_with_its_error_and_leaves_the_older_output(
 
 def test_the_book_runs_the_scorecard_last_and_prints_where_it_is(project, monkeypatch, capsys):
     pages = []
-    monkeypatch.setattr(book, "_build_pages", lambda root: pages.append(root) or True)
+    monkeypatch.setattr(book, "build_pages", lambda root, _: pages.append(root))
     wait = "import pathlib, time\npathlib.Path('done').write_text(f'{seeds}')"
     notebook(project, "fake", wait)
     notebook(project, "scorecard", "print(open('done').read())")
@@ -151,7 +150,7 @@ def test_the_book_runs_the_scorecard_last_and_prints_where_it_is(project, monkey
 def test_a_failing_chapter_stops_scorecard_and_pages_but_not_the_other_chapters(
     project, monkeypatch
 ):
-    monkeypatch.setattr(book, "_build_pages", lambda root: pytest.fail("it was built"))
+    monkeypatch.setattr(book, "build_pages", lambda *_: pytest.fail("it was built"))
     ran = []
 
     def execute(path, output, parameters, *, root, threads):
@@ -184,16 +183,6 @@ def test_the_longest_chapter_starts_first(project, monkeypatch):
         notebook(project, name, "")
     assert book.build("quick", workers=1, build=False) == 0
     assert order == ["b", "a", "fake", "scorecard"]
-
-
-def test_a_failing_page_build_shows_its_last_lines(project, monkeypatch, capsys):
-    lines = "\n".join(f"line {number}" for number in range(100))
-    failed = types.SimpleNamespace(returncode=3, stdout=lines)
-    monkeypatch.setattr(book.subprocess, "run", lambda *_, **__: failed)
-    assert not book._build_pages(project)
-    shown = capsys.readouterr().out
-    assert "line 99\n" in shown and "line 5\n" not in shown and "status 3" in shown
-    assert "index.html" not in shown
 
 
 def test_a_folder_without_notebooks_is_named(tmp_path, monkeypatch):

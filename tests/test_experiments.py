@@ -18,6 +18,7 @@ import yaml
 
 from superpos import solver
 from superpos.attacks import pgd
+from superpos.data import nonempty_toy_features
 from superpos.experiments import (
     adversarial,
     algorithmic_tasks,
@@ -32,6 +33,7 @@ from superpos.networks import predictions
 from superpos.sae import SAE, SAEConfig
 from superpos.store import Store
 from superpos.sweep import sweep
+from superpos.toy_networks import BATCH, RATE, train_toy_models
 
 BASELINE = Path(__file__).with_name("baseline.yaml")
 
@@ -167,34 +169,32 @@ def test_superposition_of_toy_models_grows_with_sparsity():
 def test_the_gradient_written_out_for_toy_models_is_the_losses():
     options = {"features": 6, "neurons": 3, "decay": 0.7, "seed": 1}
     sparsity = torch.tensor([0.5])
-    start = toy_models.train_toy_models(sparsity, steps=0, **options)
+    start = train_toy_models(sparsity, steps=0, **options)
     weights = start.weights[0].clone().requires_grad_()
     biases = start.biases[0].clone().requires_grad_()
     generator = torch.Generator().manual_seed(1)
-    f = toy_models.nonempty_toy_features(toy_models.BATCH, 6, sparsity, generator=generator)[0]
+    f = nonempty_toy_features(BATCH, 6, sparsity, generator=generator)[0]
     importance = 0.7 ** torch.arange(6)
     empty = 0.5**6 / (1 - 0.5**6)
     output = torch.relu(f @ weights.T @ weights + biases)
     loss = (importance * (output - f) ** 2).sum(1).mean()
     loss = loss + empty * (importance * torch.relu(biases) ** 2).sum()
     loss.backward()
-    after = toy_models.train_toy_models(sparsity, steps=1, **options)
-    step = (after.weights[0] - start.weights[0]) / toy_models.RATE  # Adam's first step is a sign
+    after = train_toy_models(sparsity, steps=1, **options)
+    step = (after.weights[0] - start.weights[0]) / RATE  # Adam's first step is a sign
     torch.testing.assert_close(step, -weights.grad.sign(), atol=1e-3, rtol=0)
 
 
 def test_a_toy_model_trained_among_others_equals_the_model_alone():
     options = {"features": 8, "neurons": 3, "decay": 0.8, "seed": 0, "steps": 50}
-    among = toy_models.train_toy_models(torch.tensor([0.1, 0.9]), **options)
-    alone = toy_models.train_toy_models(torch.tensor([0.9]), **options)
+    among = train_toy_models(torch.tensor([0.1, 0.9]), **options)
+    alone = train_toy_models(torch.tensor([0.9]), **options)
     torch.testing.assert_close(among.weights[1], alone.weights[0], rtol=1e-4, atol=1e-5)
 
 
 def test_a_tied_sae_prefers_two_codes_per_neuron_to_the_true_features():
     sparsity = torch.tensor([0.98])
-    models = toy_models.train_toy_models(
-        sparsity, features=20, neurons=5, decay=0.7, steps=3000, seed=0
-    )
+    models = train_toy_models(sparsity, features=20, neurons=5, decay=0.7, steps=3000, seed=0)
     generator = torch.Generator().manual_seed(1)
     f = toy_models.toy_features(6000, 20, sparsity, generator=generator)
     x = torch.bmm(f, models.weights.mT)

@@ -97,6 +97,43 @@ def test_every_slider_changes_its_figure_on_a_key_press(page, opened, address, c
         assert _shown(chromium, figure) != before
 
 
+@every_page
+def test_on_paper_a_slider_is_gone_and_one_image_stays(page, opened, address, chromium):
+    opened(f"{address}{page}.html")
+    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        figures = [
+            (figure.find_element("css selector", "input").is_displayed(), _shown(chromium, figure))
+            for figure in chromium.find_elements("css selector", "article figure:has(input)")
+        ]
+    finally:
+        chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert all(not slider and len(images) == 1 for slider, images in figures)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "/executed/" in page])
+def test_a_chapter_has_a_figure_that_moves(page, opened, address, chromium):
+    opened(f"{address}{page}.html")
+    assert chromium.find_elements("css selector", "article figure input[type=range]")
+
+
+@every_page
+def test_under_every_figure_of_a_chapter_stands_where_its_numbers_are_from(
+    page, opened, address, chromium
+):
+    opened(f"{address}{page}.html")
+    for figure in chromium.find_elements("css selector", "article figure"):
+        (source,) = figure.find_elements("css selector", "figcaption .source")
+        links = source.find_elements("css selector", "a")
+        words = source.text
+        assert "records" in words or "record," in words or "omputed" in words
+        if words.startswith("Experiment"):
+            targets = [link.get_attribute("href") for link in links]
+            assert any("/source/superpos/experiments/" in target for target in targets)
+            assert any("/records/" in target for target in targets)
+        assert any(link.get_attribute("download") for link in links)
+
+
 def _shown(chromium, figure):
     """Sources of a figure's visible images."""
     return chromium.execute_script(
@@ -131,4 +168,4 @@ def test_the_book_has_formulas_figures_and_sliders_to_test(opened, address, chro
             counts[selector] += len(chromium.find_elements("css selector", selector))
     assert counts[".math"] > 200
     assert counts["article img"] > 40
-    assert counts["article input[type=range]"] >= 3
+    assert counts["article input[type=range]"] >= 15

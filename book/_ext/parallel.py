@@ -1,0 +1,39 @@
+"""Pages that are read by several processes."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+
+NUMBERING = "sphinx_multitoc_numbering"
+"""Does not say whether it may run beside itself, so Sphinx would read one page at a time.
+
+It numbers sections once all pages have been read; and here none is numbered.
+"""
+
+
+SHARED = ("matplotlib.pyplot", "pandas", "torch")
+"""Modules that take long to import and that the descriptions of the API need."""
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Connect to Sphinx."""
+    app.connect("builder-inited", _allow)
+    app.connect("env-before-read-docs", _share)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _allow(app: Sphinx) -> None:
+    if NUMBERING in app.extensions:
+        app.extensions[NUMBERING].parallel_read_safe = True
+
+
+def _share(app: Sphinx, env: BuildEnvironment, pages: list[str]) -> None:
+    """Deal the pages out to the processes, which take neighbors, and import once what they need."""
+    if app.parallel > 1:
+        pages[:] = [page for first in range(app.parallel) for page in pages[first :: app.parallel]]
+        for module in SHARED:
+            importlib.import_module(module)
