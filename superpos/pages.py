@@ -13,9 +13,10 @@ from pathlib import Path
 import joblib
 
 _BUILD = """
-import sys
+import gc, sys
 from jupyter_book.sphinx import build_sphinx
 
+gc.disable()  # a fifth of the time, for trees that are all kept to the end
 root, pages, jobs = sys.argv[1:]
 failed = build_sphinx(
     root, pages, path_config=f"{root}/_config.yml", noconfig=True, warningiserror=True,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import joblib
 import yaml
+from pypdf import PageObject, PdfReader, PdfWriter
 from tqdm.auto import tqdm
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -56,8 +57,6 @@ def print_book(folder: Path, pages: list[str], output: Path, *, progress: bool =
         FileNotFoundError: A page is not there: the book has not been built.
         NoBrowser: Chromium is not installed, or could not print a page.
     """
-    from pypdf import PdfReader, PdfWriter
-
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         raise NoBrowser("Chromium was not found; install it (Debian: apt install chromium)")
@@ -74,11 +73,17 @@ def print_book(folder: Path, pages: list[str], output: Path, *, progress: bool =
             for part in tqdm(parts, total=len(pages), unit="page", disable=not progress):
                 reader = PdfReader(part)
                 title = (reader.metadata.title if reader.metadata else None) or part.stem
-                book.append(reader, outline_item=title.split(" — ")[0], import_outline=False)
+                last = len(reader.pages) - _is_blank(reader.pages[-1])
+                book.append(reader, title.split(" — ")[0], (0, last), import_outline=False)
         book.compress_identical_objects()
         output.parent.mkdir(parents=True, exist_ok=True)
         book.write(output)
         return len(book.pages)
+
+
+def _is_blank(page: PageObject) -> bool:
+    """Whether nothing is on a page, as after a text that ends with the one before."""
+    return not page.extract_text().strip() and not page.images
 
 
 def _print(browser: str, page: Path, scratch: Path, number: int) -> Path:

@@ -53,7 +53,7 @@ effective features, and effective features again. By hand: :term:`expansion`; th
    {figure}
 """
 FIGURE = (
-    "<figure>{}: {} <a download='x'></a>"
+    "<figure><img src='data:image/png;base64,aW1hZ2U='/>{}: {} <a download='x'></a>"
     '<a download="figure.csv" href="data:text/csv;base64,eCx5CjEsMgo=">Data</a></figure>'
 )
 
@@ -107,10 +107,12 @@ def test_words_with_everyday_meanings_titles_and_literals_are_left_alone(page):
 def test_a_figure_links_its_code_its_records_and_its_data(page, site):
     links = {link.text: link["href"] for link in page.find("figure").find_all("a", href=True)}
     assert links["calibration"] == "../source/superpos/experiments/calibration.html"
-    assert links["Data"] == "../data/page-1.csv"
+    assert links["Data"] == "../figures/page-2.csv"
+    assert page.find("figure").find("img")["src"] == "../figures/page-1.png"
+    assert (site / "figures" / "page-1.png").read_bytes() == b"image"
     for address in links.values():
         assert (site / "book" / address).resolve().is_file()
-    assert (site / "data" / "page-1.csv").read_text() == "x,y\n1,2\n"
+    assert (site / "figures" / "page-2.csv").read_text() == "x,y\n1,2\n"
     (record,) = json.loads((site / "book" / links["1 record"]).read_text())
     assert record["section"] == "calibration" and record["provenance"]["seconds"] == 1
 

@@ -1,18 +1,19 @@
-"""What stands beside a figure: its data as a file, and links to the code and the records.
+"""Figures as files beside the pages, their data too, and links to the code and the records.
 
-`superpos.picture` marks the places; in a notebook they are plain words.
+`superpos.picture` marks the places; in a notebook they are plain words, and images and data lie in
+it.
 """
 
 from __future__ import annotations
 
 import base64
 import functools
+import itertools
 import json
 import os
 import posixpath
 import re
 import uuid
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,32 +23,39 @@ from sphinx.application import Sphinx
 
 from superpos.store import Store, result_roots
 
-DATA, RECORDS = "data", "records"
-"""Folders of the book: tables of figures, and records by profile and experiment."""
+FIGURES, RECORDS = "figures", "records"
+"""Folders of the book: figures with their tables, and records by profile and experiment."""
 
 MODULE_MARK = re.compile(r'<code data-module="([\w.]+)">(.*?)</code>')
 RECORDS_MARK = re.compile(r'<span data-records="(\w+)/(\w+)">(.*?)</span>')
+IMAGE_MARK = re.compile(r'src="data:image/png;base64,([^"]*)"')
 TABLE_MARK = re.compile(r'download="figure\.csv" href="data:text/csv;base64,([^"]*)"')
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect to Sphinx."""
-    app.connect("doctree-resolved", _link)
+    app.connect("doctree-read", _link)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
-def _link(app: Sphinx, tree: nodes.document, page: str) -> None:
-    """Turn the marks of a page into links, and write what they lead to."""
+def _link(app: Sphinx, tree: nodes.document) -> None:
+    """Take images and tables out of a page and turn its marks into links, before it is kept."""
     if app.builder.format != "html":
         return
-    number = 0
+    page = app.env.docname
+    taken = itertools.count(1)
+
+    def file(found: re.Match[str], kind: str) -> str:
+        name = f"{FIGURES}/{posixpath.basename(page)}-{next(taken)}.{kind}"
+        _write(Path(app.outdir, name), base64.b64decode(found[1]))
+        return name
+
+    def image(found: re.Match[str]) -> str:
+        return f'src="{_seen_from(page, file(found, "png"))}"'
 
     def table(found: re.Match[str]) -> str:
-        nonlocal number
-        number += 1
-        name = f"{posixpath.basename(page)}-{number}.csv"
-        _write(Path(app.outdir, DATA, name), base64.b64decode(found[1]))
-        return f'download="{name}" href="{_seen_from(page, f"{DATA}/{name}")}"'
+        name = file(found, "csv")
+        return f'download="{posixpath.basename(name)}" href="{_seen_from(page, name)}"'
 
     def records(found: re.Match[str]) -> str:
         profile, section, words = found.groups()
@@ -59,13 +67,10 @@ def _link(app: Sphinx, tree: nodes.document, page: str) -> None:
     def module(found: re.Match[str]) -> str:
         return f'<a href="{address(found[1], page)}"><code>{found[2]}</code></a>'
 
+    marks = {IMAGE_MARK: image, TABLE_MARK: table, RECORDS_MARK: records, MODULE_MARK: module}
     for raw in tree.findall(nodes.raw):
         if "html" in raw["format"] and "<figure" in (text := raw.astext()):
-            for mark, replace in (
-                (MODULE_MARK, module),
-                (RECORDS_MARK, records),
-                (TABLE_MARK, table),
-            ):
+            for mark, replace in marks.items():
                 text = mark.sub(replace, text)
             raw.children = [nodes.Text(text)]
             raw.rawsource = text
@@ -80,7 +85,7 @@ def _write_records(path: Path, profile: str, section: str) -> bool:
     """Gather an experiment's records in one file; say whether there are any."""
     records = Store(result_roots()[profile]).records(section)
     if records:
-        _write(path, json.dumps([asdict(record) for record in records]).encode())
+        _write(path, json.dumps(list(map(vars, records))).encode())
     return bool(records)
 
 

@@ -6,22 +6,32 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
+WIDGET_SCRIPTS = ("vendor/require.js", "vendor/embed-amd.js", "vnd.jupyter.widget-state+json")
+
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect to Sphinx; the settings of widgets come before their scripts."""
     app.add_js_file("widgets.js", priority=200)
-    app.connect("html-page-context", _without_thebe, priority=900)
+    app.connect("html-page-context", _needed, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
-def _without_thebe(
-    app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any
-) -> None:
-    """Leave out Thebe, which runs cells on a server; the theme adds its script twice, an error."""
+def _needed(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """Leave out scripts that a page has no use for.
+
+    Thebe runs cells on a server, and the theme adds its script twice, an error. The widgets' are
+    the largest of all, and needed only where a widget is shown rather than what stands in for it.
+    """
+    idle = ["thebe"] if WIDGET in context.get("body", "") else ["thebe", *WIDGET_SCRIPTS]
     for kind in ("script_files", "css_files"):
-        context[kind] = [own for own in context.get(kind, []) if not _of_thebe(own)]
+        context[kind] = [
+            file for file in context.get(kind, []) if not any(name in _about(file) for name in idle)
+        ]
 
 
-def _of_thebe(file: Any) -> bool:
-    about = f"{getattr(file, 'filename', file)} {getattr(file, 'attributes', {}).get('body', '')}"
-    return "thebe" in about.lower()
+def _about(file: Any) -> str:
+    """What is known of a script: its name and its own text."""
+    attributes = getattr(file, "attributes", {})
+    known = (getattr(file, "filename", file), attributes.get("type"), attributes.get("body"))
+    return " ".join(map(str, known)).lower()

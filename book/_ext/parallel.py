@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -15,14 +14,11 @@ It numbers sections once all pages have been read; and here none is numbered.
 """
 
 
-SHARED = ("matplotlib.pyplot", "pandas", "torch")
-"""Modules that take long to import and that the descriptions of the API need."""
-
-
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect to Sphinx."""
     app.connect("builder-inited", _allow)
     app.connect("env-before-read-docs", _share)
+    app.connect("env-check-consistency", _end)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -32,8 +28,10 @@ def _allow(app: Sphinx) -> None:
 
 
 def _share(app: Sphinx, env: BuildEnvironment, pages: list[str]) -> None:
-    """Deal the pages out to the processes, which take neighbors, and import once what they need."""
-    if app.parallel > 1:
-        pages[:] = [page for first in range(app.parallel) for page in pages[first :: app.parallel]]
-        for module in SHARED:
-            importlib.import_module(module)
+    """Deal the pages out to the processes, which take neighbors."""
+    pages[:] = [page for first in range(app.parallel) for page in pages[first :: app.parallel]]
+
+
+def _end(app: Sphinx, env: BuildEnvironment) -> None:
+    """Have one process write: each new one would begin as a copy of all that was read."""
+    app.parallel = 1
