@@ -84,6 +84,36 @@ def test_figures_stay_on_white_in_dark_mode(page, opened, address, chromium):
     assert set(images) <= {"rgb(255, 255, 255)"}
 
 
+CONTRASTS = """
+    document.documentElement.dataset.theme = arguments[0];
+    const numbers = color => color.match(/[\\d.]+/g).map(Number);
+    const light = color => numbers(color).slice(0, 3)
+        .map(c => c / 255 <= 0.03928 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+    const ground = element => {
+        for (; element; element = element.parentElement) {
+            const color = getComputedStyle(element).backgroundColor;
+            if (numbers(color)[3] !== 0) return color;
+        }
+        return "rgb(255, 255, 255)";
+    };
+    return [...document.querySelectorAll('article p, article td, article pre')].map(element => {
+        const pair = [light(getComputedStyle(element).color), light(ground(element))];
+        return [(Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05), element.textContent];
+    });
+"""
+"""The contrast of every text with what is under it, by the formula of WCAG 2."""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@every_page
+def test_every_text_stands_out_from_its_ground(page, theme, opened, address, chromium):
+    opened(f"{address}{page}.html")
+    found = chromium.execute_script(CONTRASTS, theme)
+    assert found
+    assert not [(round(ratio, 1), text[:40]) for ratio, text in found if ratio < 4.5]
+
+
 @every_page
 def test_every_slider_changes_its_figure_on_a_key_press(page, opened, address, chromium):
     opened(f"{address}{page}.html")
