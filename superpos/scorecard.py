@@ -158,7 +158,7 @@ class Scorecard:
             return badge(verdict)
         run = self.runs[claim.section, profile]
         parts = [standing_in(claim, estimate, verdict), run.label]
-        parts += [", ".join(run.provenance["devices"]), run.provenance["date"]]
+        parts += [", ".join(run.provenance["devices"]), run.provenance["date"][:10]]
         remark = "; ".join(part for part in parts if part)
         return f"{badge(verdict)}<br>{value_cell(estimate, remark)}"
 

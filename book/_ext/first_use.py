@@ -14,7 +14,7 @@ GLOSSARY = "book/glossary"
 WITHOUT = (GLOSSARY, "book/bibliography", "book/api")
 """Pages that are left as they are."""
 EVERYDAY = frozenset(
-    {"active", "cell", "claim", "code", "compression", "condition", "feature", "member", "record",
+    {"active", "cell", "converged", "claim", "code", "compression", "condition", "feature", "member", "record",
      "recipe", "sample", "site"}
 )  # fmt: skip
 """Words that also have an everyday meaning: these are linked by hand, where the term is meant."""

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 CONTENTS = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
 PAGES = [CONTENTS["root"], *(o["file"] for p in CONTENTS["parts"] for o in p["chapters"])]
 LARGEST = 3_000_000  # bytes of a page with its images
-PHONE = (390, 844)  # pixels
+PHONE, DESK = (390, 844), (1300, 1000)  # pixels
 
 every_page = pytest.mark.parametrize("page", PAGES)
 
@@ -53,13 +53,14 @@ def test_every_figure_has_a_text_and_a_size(page, opened, address, chromium):
         assert image["hidden"] or image["shown"] > 1000
 
 
+@pytest.mark.parametrize("window", [PHONE, DESK], ids=["phone", "desk"])
 @every_page
-def test_a_phone_shows_a_page_without_sideways_scrolling(page, opened, address, chromium):
+def test_a_page_fits_its_window_without_sideways_scrolling(page, window, opened, address, chromium):
     opened(f"{address}{page}.html")
-    chromium.set_window_size(*PHONE)
+    size = {"width": window[0], "height": window[1]}
     chromium.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
-        {"width": PHONE[0], "height": PHONE[1], "deviceScaleFactor": 1, "mobile": True},
+        {**size, "deviceScaleFactor": 1, "mobile": window == PHONE},
     )
     try:
         wide = chromium.execute_script("""
@@ -68,7 +69,7 @@ def test_a_phone_shows_a_page_without_sideways_scrolling(page, opened, address, 
         """)
     finally:
         chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    assert wide[0] == PHONE[0]
+    assert wide[0] == window[0]
     assert wide[1] <= wide[0]
 
 
