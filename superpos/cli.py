@@ -111,7 +111,11 @@ def book(profile: str, workers: int, no_build: bool, serve: bool, port: int, pdf
     root = project_root()
     if no_build and (serve or pdf):
         raise click.UsageError("--no-build makes no pages that --serve or --pdf could use")
-    if not (serve or pdf) or not (pages_folder(root) / "index.html").is_file():
+    there = (pages_folder(root) / "index.html").is_file()
+    given = click.get_current_context().get_parameter_source("profile")
+    if (serve or pdf) and there and given is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("--serve and --pdf take the book as it is built; build it first")
+    if not (serve or pdf) or not there:
         _built(profile, workers, no_build)
     if pdf:
         _printed(root)
@@ -133,8 +137,11 @@ def _built(profile: str, workers: int, no_build: bool) -> None:
 
 def _printed(root: Path) -> None:
     from .pages import pages_folder
-    from .pdf import NoBrowser, chapters, print_book
 
+    try:
+        from .pdf import NoBrowser, chapters, print_book
+    except ImportError as error:
+        raise click.ClickException(f"{error}; run pip install -e '.[book]'") from None
     output = root / "_build" / "superpos.pdf"
     try:
         count = print_book(pages_folder(root), chapters(root / "_toc.yml"), output)

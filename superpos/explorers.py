@@ -139,21 +139,21 @@ def activations() -> Explorer:
     answer = widgets.HTML("Choose a .npy or .csv file: a row for each sample, a column per neuron.")
 
     def chosen() -> tuple[str, bytes | None]:
-        if upload.value:
-            return upload.value[0]["name"], bytes(upload.value[0]["content"])
-        return path.value.strip(), None
+        if path.value.strip() or not upload.value:
+            return path.value.strip(), None
+        return upload.value[0]["name"], bytes(upload.value[0]["content"])
 
     def run(_: Any) -> None:
         name, content = chosen()
         if not name:
             answer.value = _message("Choose a file first.")
             return
-        answer.value = f"Measuring {name} ..."
+        answer.value = f"Measuring {html.escape(name)} ..."
         config = SAEConfig(l1=controls["l1"].value, expansion=controls["expansion"].value)
         try:
             x = read_matrix(name, content)
             report = measure(torch.nn.Sequential(torch.nn.Identity()), x, "0", sae=config)
-        except (ValueError, OSError, DeadCodesError) as error:
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
             answer.value = _message(str(error))
             return
         turned = "" if len(x) >= x.shape[1] else _message(

@@ -86,21 +86,37 @@ def _csv(name: str, content: bytes) -> np.ndarray:
         separator = csv.Sniffer().sniff(first, delimiters=",;\t ").delimiter
     except csv.Error:
         separator = ","
-    named = any(not _is_number(word) for word in first.strip().split(separator))
+    words = [word.strip().strip('"') for word in first.rstrip().split(separator)]
+    named = not all(map(_is_number, words))
+    if named and (not words[0] or words[0].startswith("Unnamed")):
+        raise UnreadableMatrix(
+            f"{name} has a first column without a name, which looks like row numbers; save it "
+            "without them (pandas: index=False)."
+        )
+    if len(words) > 1 and words == [str(number) for number in range(len(words))]:
+        raise UnreadableMatrix(
+            f"{name} has column numbers for a first line; save it without them (pandas: "
+            "header=False), or with names."
+        )
     try:
         table = pd.read_csv(
-            io.StringIO(text), sep=separator, header=0 if named else None, skipinitialspace=True
-        )
+            io.StringIO(text), sep=separator, header=None, skiprows=int(named),
+            skipinitialspace=True,
+        )  # fmt: skip
     except pd.errors.EmptyDataError:
         raise UnreadableMatrix(f"{name} holds no numbers; {_LAYOUT}.") from None
     except pd.errors.ParserError as error:
         raise UnreadableMatrix(f"{name} has rows of different lengths: {error}") from None
+    if named and len(words) != table.shape[1]:
+        raise UnreadableMatrix(
+            f"{name} names {len(words)} columns but has {table.shape[1]}; one name each is needed."
+        )
     _check_shape(name, table.shape)
     for number, column in enumerate(table.columns, 1):
         numbers = pd.to_numeric(table[column], errors="coerce")
-        words = numbers.isna() & table[column].notna()
-        if words.any():
-            row = int(words.to_numpy().argmax())
+        wrong = numbers.isna() & table[column].notna()
+        if wrong.any():
+            row = int(wrong.to_numpy().argmax())
             raise UnreadableMatrix(
                 f"{name} has {str(table[column].iloc[row])!r} in row {row + 1 + named}, column "
                 f"{number}; only numbers may follow the first line."

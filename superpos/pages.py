@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -21,10 +22,15 @@ root, pages, jobs = sys.argv[1:]
 failed = build_sphinx(
     root, pages, path_config=f"{root}/_config.yml", noconfig=True, warningiserror=True,
     keep_going=True, jobs=int(jobs), confoverrides={"latex_individualpages": False},
+    freshenv=True, force_all=True,  # what lies beside pages is written as they are read
 )
 sys.exit(1 if failed else 0)
 """
 """Jupyter Book's own command has no option for several processes."""
+
+
+BESIDE = ("figures", "records", "source")
+"""Folders of the book that its own extensions fill."""
 
 
 class BuildFailed(RuntimeError):
@@ -50,6 +56,8 @@ def build_pages(root: Path, environment: Mapping[str, str] | None = None) -> Pat
         BuildFailed: With the end of what the build said.
     """
     folder = pages_folder(root)
+    for beside in BESIDE:
+        shutil.rmtree(folder / beside, ignore_errors=True)
     done = subprocess.run(
         [sys.executable, "-c", _BUILD, str(root), str(folder), str(joblib.cpu_count())],
         cwd=root,

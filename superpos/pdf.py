@@ -13,7 +13,10 @@ import yaml
 from pypdf import PageObject, PdfReader, PdfWriter
 from tqdm.auto import tqdm
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+BROWSERS = (
+    "chromium", "chromium-browser", "google-chrome", "chrome",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+)  # fmt: skip
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -63,7 +66,8 @@ def print_book(folder: Path, pages: list[str], output: Path, *, progress: bool =
     missing = [page for page in pages if not (folder / f"{page}.html").is_file()]
     if missing:
         raise FileNotFoundError(f"{missing[0]}.html is not in {folder}: run `superpos book` first")
-    with tempfile.TemporaryDirectory() as scratch, PdfWriter() as book:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent) as scratch, PdfWriter() as book:
 
         def printed(number: int) -> Path:
             return _print(browser, folder / f"{pages[number]}.html", Path(scratch), number)
@@ -76,7 +80,6 @@ def print_book(folder: Path, pages: list[str], output: Path, *, progress: bool =
                 last = len(reader.pages) - _is_blank(reader.pages[-1])
                 book.append(reader, title.split(" — ")[0], (0, last), import_outline=False)
         book.compress_identical_objects()
-        output.parent.mkdir(parents=True, exist_ok=True)
         book.write(output)
         return len(book.pages)
 

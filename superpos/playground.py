@@ -113,7 +113,7 @@ def converged_range() -> tuple[float, float]:
         for expansion in EXPANSIONS
         if l1 <= 1 and expansion >= 2
     ]
-    return float(np.min(found)), float(np.max(found))
+    return float(np.nanmin(found)), float(np.nanmax(found))
 
 
 def autoencoder_figure(l1: float, expansion: float, fitted: str) -> Figure:
@@ -121,7 +121,7 @@ def autoencoder_figure(l1: float, expansion: float, fitted: str) -> Figure:
     _, truth = toy_activations()
     found, shares = fitted_features(l1, expansion, fitted)
     figure, (left, right) = plots.figure(1, 2, width=7.2, height=3.2)
-    left.bar(range(1, len(shares) + 1), shares, color=plots.COLORS[0], label="seed 0")
+    left.bar(range(1, len(shares) + 1), shares, color=plots.COLORS[0], label="first seed")
     left.axvline(truth + 0.5, color="black", ls="--", lw=1)
     count = f"F = {np.nanmean(found):.1f}" if np.isfinite(found).any() else "every code is silent"
     left.set_title(f"l1 = {l1:g}, D = {round(5 * expansion)}: {count}")

@@ -50,7 +50,8 @@ def band(
 ) -> Line2D:
     """A line with markers and its interval as a band; returns the line."""
     (drawn,) = axes.plot(x, middle, marker="o", markersize=4, **line)
-    axes.fill_between(x, low, high, color=drawn.get_color(), alpha=0.18, linewidth=0)
+    filled = axes.fill_between(x, low, high, color=drawn.get_color(), alpha=0.18, linewidth=0)
+    filled.set_gid(line.get("label"))  # no second entry in the legend
     return drawn
 
 

@@ -38,15 +38,100 @@ def test_error_bars_come_back_with_both_ends():
     figure, ax = plots.figure()
     ax.errorbar([1, 2], [3.0, 4.0], [[1, 1], [2, 3]], fmt="o", label="slope")
     found = rows(figure_data(figure), "interval")
+    assert "x_low" not in found
     assert found[["label", "x", "y", "low", "high"]].values.tolist() == [
         ["slope", 1, 3, 2, 5], ["slope", 2, 4, 3, 7]
     ]  # fmt: skip
 
 
-def test_an_error_bar_without_a_value_is_left_out():
+def test_error_bars_along_x_are_told_from_those_along_y():
     figure, ax = plots.figure()
-    ax.errorbar([1, 2], [np.nan, 4.0], [1, 1])
-    assert rows(figure_data(figure), "interval")["x"].tolist() == [2]
+    ax.errorbar([1.0, 2.0], [0, 1], xerr=[[0, 1], [0, 2]], fmt="o", label="forest")
+    ax.set_yticks([0, 1], ["tied", "recipe"])
+    found = rows(figure_data(figure), "interval")
+    assert found[["x", "y", "x_low", "x_high"]].values.tolist() == [
+        [1, "tied", 1, 1], [2, "recipe", 1, 4]
+    ]  # fmt: skip
+    assert "low" not in found
+
+
+def test_error_bars_along_both_keep_all_four_ends():
+    figure, ax = plots.figure()
+    ax.errorbar([1.0], [5.0], xerr=[0.5], yerr=[[1], [2]], fmt="o")
+    found = rows(figure_data(figure), "interval")
+    assert found[["x_low", "x_high", "low", "high"]].values.tolist() == [[0.5, 1.5, 4, 7]]
+
+
+def test_a_point_whose_interval_is_not_known_is_still_there():
+    figure, ax = plots.figure()
+    ax.errorbar([1, 2, 3], [3.0, 4.0, 5.0], [1, np.nan, 1])
+    found = rows(figure_data(figure), "interval")
+    assert found["y"].tolist() == [3, 4, 5]
+    assert found["low"].isna().tolist() == [False, True, False]
+
+
+def test_error_bars_without_points_stand_where_they_are():
+    figure, ax = plots.figure()
+    ax.errorbar([1, 2], [3.0, 4.0], [1, 1], fmt="none")
+    found = rows(figure_data(figure), "interval")
+    assert found[["x", "low", "high"]].values.tolist() == [[1, 2, 4], [2, 3, 5]]
+
+
+def test_points_drawn_as_error_bars_without_errors_are_points():
+    figure, ax = plots.figure()
+    ax.errorbar([1, 2], [3.0, 4.0], fmt="o")
+    assert rows(figure_data(figure), "points")["y"].tolist() == [3, 4]
+
+
+def test_upright_lines_with_gaps_are_read():
+    figure, ax = plots.figure()
+    ax.vlines([1, 2], [0, np.nan], [1, 1])
+    assert rows(figure_data(figure), "interval")["x"].tolist() == [1]
+
+
+def test_a_band_has_the_label_of_its_own_line_when_two_share_a_color():
+    figure, ax = plots.figure()
+    plots.band(ax, [1], [2], [1], [3], label="ours", color="C0")
+    ax.plot([1], [4], label="paper", color="C0")
+    ax.fill_between([1, 2], [0, 0], [1, 1], color="C0")
+    assert rows(figure_data(figure), "band")["label"].fillna("?").tolist() == ["ours", "?", "?"]
+
+
+def test_bars_beside_their_tick_have_its_word_and_their_own_interval():
+    figure, ax = plots.figure()
+    ax.bar([-0.2, 0.8], [1.0, 2.0], 0.4, yerr=[0.5, 0.25], label="before")
+    ax.bar([0.2, 1.2], [3.0, 4.0], 0.4, label="after")
+    ax.set_xticks([0, 1], ["site 2", "site 4"])
+    table = figure_data(figure)
+    assert table["x"].tolist() == ["site 2", "site 4"] * 2
+    assert (
+        table["low"].tolist()[:2] == [0.5, 1.75] and table["low"].isna().tolist()[2:] == [True] * 2
+    )
+    assert set(table["kind"]) == {"bar"}
+
+
+def test_numbers_at_chosen_ticks_stay_numbers():
+    figure, (left, right) = plots.figure(1, 2)
+    left.plot([-1, 1_000_000], [0, 1])
+    left.set_xticks([-1, 1_000_000])
+    right.plot([1, 100], [1, 2])
+    right.set_xscale("log")
+    plots.ticks(right, x=[1, 100])
+    assert figure_data(figure)["x"].tolist() == [-1, 1_000_000, 1, 100]
+
+
+def test_a_labeled_line_across_a_panel_is_a_level():
+    figure, ax = plots.figure()
+    ax.axhline(3.5, label="by the weights")
+    ax.axvline(2, label="the paper stops")
+    found = rows(figure_data(figure), "level")
+    assert found["y"].tolist()[0] == 3.5 and found["x"].tolist()[1] == 2
+
+
+def test_an_image_lies_where_it_was_put():
+    figure, ax = plots.figure()
+    ax.imshow([[1.0, 2.0]], extent=(10, 30, 0, 4), origin="lower")
+    assert figure_data(figure)[["x", "y", "value"]].values.tolist() == [[15, 2, 1], [25, 2, 2]]
 
 
 @pytest.mark.parametrize("draw", ["bar", "barh"])

@@ -53,8 +53,16 @@ def test_fortran_order_does_not_transpose():
 
 @pytest.mark.parametrize(
     "text",
-    ["1,2\n3,4\n", "a,b\n1,2\n3,4", "1;2\n3;4", "1\t2\n3\t4", "\ufeff1,2\r\n3,4\r\n", "1 2\n3 4"],
-    ids=["plain", "names", "semicolons", "tabs", "byte order mark", "blanks"],
+    [
+        "1,2\n3,4\n",
+        "a,b\n1,2\n3,4",
+        "1;2\n3;4",
+        "1\t2\n3\t4",
+        "\ufeff1,2\r\n3,4\r\n",
+        "1 2\n3 4",
+        '"1","2"\n"3","4"',
+    ],
+    ids=["plain", "names", "semicolons", "tabs", "byte order mark", "blanks", "quotes"],
 )
 def test_tables_are_read_with_names_or_without(text):
     assert read_matrix("x.csv", text.encode()).tolist() == [[1, 2], [3, 4]]
@@ -94,6 +102,9 @@ def test_a_path_is_read_and_a_missing_one_is_named(tmp_path):
         ("x.csv", b"1,2\n3,\n", "1 values that are missing"),
         ("x.csv", b"a,b\n1,2\n3,dog\n", "'dog' in row 3, column 2"),
         ("x.csv", b"1,2\n3,4,5\n", "rows of different lengths"),
+        ("x.csv", b",a,b\n0,1,2\n1,3,4\n", "without a name, which looks like row numbers"),
+        ("x.csv", b"0,1\n5,6\n7,8\n", "column numbers for a first line"),
+        ("x.csv", b"a,b\n1,5,6\n2,7,8\n", "names 2 columns but has 3"),
         ("x.csv", b"\xff\xfe1", "is no text in UTF-8"),
         ("x.csv", b"\n\n", "holds no numbers"),
     ],

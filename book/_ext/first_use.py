@@ -37,13 +37,14 @@ def _link(app: Sphinx, tree: nodes.document, page: str) -> None:
         return
     address = app.builder.get_relative_uri(page, GLOSSARY)
     left = dict(terms)
+    by_label = {label: term for term, (label, _) in terms.items()}
     words = re.compile(
         rf"\b({'|'.join(map(re.escape, sorted(terms, key=len, reverse=True)))})s?\b", re.I
     )
     for text in list(tree.findall(nodes.Text)):
-        linked = _linked_term(text)
-        if linked:
-            left.pop(linked, None)
+        label = _linked_label(text)
+        if label:
+            left.pop(by_label.get(label, ""), None)
         elif not _stands_in(text, ELSEWHERE) and _stands_in(text, (nodes.paragraph,)):
             _replace(text, words, left, address)
 
@@ -72,13 +73,13 @@ def _replace(
         text.parent.replace(text, [piece for piece in pieces if piece.astext()])
 
 
-def _linked_term(text: nodes.Text) -> str | None:
-    """The term that a text is linked to by hand, if it is."""
+def _linked_label(text: nodes.Text) -> str | None:
+    """The place in the glossary that a text is linked to by hand, if it is."""
     node: nodes.Node | None = text
     while node is not None and not isinstance(node, nodes.paragraph):
         if isinstance(node, nodes.reference):
-            _, _, label = node.get("refuri", "").partition("#term-")
-            return label.replace("-", " ").lower() or None
+            _, _, label = node.get("refuri", "").partition("#")
+            return label or None
         node = node.parent
     return None
 

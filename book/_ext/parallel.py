@@ -29,7 +29,8 @@ def _allow(app: Sphinx) -> None:
 
 def _share(app: Sphinx, env: BuildEnvironment, pages: list[str]) -> None:
     """Deal the pages out to the processes, which take neighbors."""
-    pages[:] = [page for first in range(app.parallel) for page in pages[first :: app.parallel]]
+    processes = max(1, app.parallel)
+    pages[:] = [page for first in range(processes) for page in pages[first::processes]]
 
 
 def _end(app: Sphinx, env: BuildEnvironment) -> None:
