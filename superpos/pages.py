@@ -22,7 +22,7 @@ root, pages, jobs = sys.argv[1:]
 failed = build_sphinx(
     root, pages, path_config=f"{root}/_config.yml", noconfig=True, warningiserror=True,
     keep_going=True, jobs=int(jobs), confoverrides={"latex_individualpages": False},
-    freshenv=True, force_all=True,  # what lies beside pages is written as they are read
+    freshenv=True,  # what lies beside pages is written as they are read
 )
 sys.exit(1 if failed else 0)
 """
