@@ -22,6 +22,7 @@ SPARSITIES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.99, 0.999)
 STEPS = 1000  # of a toy model; psi stands still by then
 EPOCHS = 20  # of the recipe when it is stopped early
 SAMPLES = 2000  # of a toy model, for its autoencoders
+NEURONS = 5  # of that model
 L1S = (0.01, 0.1, 1.0, 3.0, 10.0)
 EXPANSIONS = (1.0, 2.0, 4.0, 8.0)
 FITS = ("until nothing changes", f"for {EPOCHS} epochs")
@@ -70,9 +71,9 @@ def toy_figure(models: ToyModels, chosen: int, neurons: int) -> Figure:
 @lru_cache(maxsize=1)
 def toy_activations() -> tuple[torch.Tensor, float]:
     """Return a toy model's activations, `[samples, neurons]`, and F of its weights."""
-    models, chosen = trained_models(20, 5, 0.7), SPARSITIES.index(0.9)
+    models, chosen = trained_models(20, NEURONS, 0.7), SPARSITIES.index(0.9)
     f = toy_features(SAMPLES, 20, 0.9, generator=torch.Generator().manual_seed(1))
-    return f @ models.weights[chosen].T, 5 * models.path[-1][1][chosen]
+    return f @ models.weights[chosen].T, NEURONS * models.path[-1][1][chosen]
 
 
 @lru_cache(maxsize=256)
@@ -124,9 +125,9 @@ def autoencoder_figure(l1: float, expansion: float, fitted: str) -> Figure:
     left.bar(range(1, len(shares) + 1), shares, color=plots.COLORS[0], label="first seed")
     left.axvline(truth + 0.5, color="black", ls="--", lw=1)
     count = f"F = {np.nanmean(found):.1f}" if np.isfinite(found).any() else "every code is silent"
-    left.set_title(f"l1 = {l1:g}, D = {round(5 * expansion)}: {count}")
+    left.set_title(f"l1 = {l1:g}, D = {round(NEURONS * expansion)}: {count}")
     left.set(xlabel="code, by rank", ylabel="share $p$", xlim=(0, 41), ylim=(0, 0.3))
-    sizes = [5 * each for each in EXPANSIONS]
+    sizes = [NEURONS * each for each in EXPANSIONS]
     for color, way in zip(plots.COLORS, FITS, strict=False):
         values = np.array([fitted_features(l1, each, way)[0] for each in EXPANSIONS])
         middle = values.mean(1)
