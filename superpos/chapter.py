@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from .claims import ClaimTable, judged, report
+from .record import Record
 from .settings import PROFILES, from_values, label, load_profile, profiles_of, project_root
 from .source import Source
-from .store import Record, Store, default_root, frame
+from .store import Store, default_root, frame
 from .sweep import sweep
 
 

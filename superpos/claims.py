@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .files import write_json
 from .ledger import (
     Claim,
     ClaimError,
@@ -24,7 +25,8 @@ from .ledger import (
     judge,
     load_ledger,
 )
-from .store import Record, provenance, write_json
+from .provenance import provenance
+from .record import Record
 
 MARKS = {
     Verdict.REPRODUCED: ("✔", "#2f9e5f"),

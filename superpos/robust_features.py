@@ -19,10 +19,10 @@ from .activations import Reservoir, Site, find_sites, read
 from .layers import layer_parameters
 from .magnitudes import features_or_nan, summed_codes
 from .recipe import fit_for_epochs
+from .record import plain
 from .robust_group import ROWS, attacked, generators
 from .sae import SAE, SAEConfig
 from .solver import fit, state_of
-from .store import plain
 
 KINDS = ("clean", "adversarial")
 """Of inputs."""

@@ -14,9 +14,9 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .data import Images
+from .files import write_json
 from .image_networks import RESNET, make_network
 from .robust_group import Group, Training, training_steps
-from .store import write_json
 
 NARROW = 4096  # weights of a layer below which a CPU computes many members faster together
 

@@ -18,12 +18,13 @@ from tqdm.auto import tqdm
 from .dictionary import codes
 from .dimension import two_nn
 from .entropy import effective_features
+from .files import write_json
 from .language_models import SHOWN
 from .language_sites import token_activations
 from .magnitudes import Magnitudes, features_or_nan, packed, points, unpacked
+from .record import plain
 from .sae import ARCHITECTURES, SAE, SAEConfig
 from .solver import Fit, fit
-from .store import plain, write_json
 
 
 @dataclass(frozen=True)

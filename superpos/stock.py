@@ -19,7 +19,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from .store import provenance, results_root, write_json
+from .files import write_json
+from .provenance import provenance
+from .store import results_root
 
 LIBRARIES = ("torch", "transformers", "tokenizers")
 """Whose versions belong to what a folder holds."""

@@ -13,7 +13,9 @@ import joblib
 from tqdm.auto import tqdm
 
 from .device import chosen_device
-from .store import DamagedRecord, Record, Store, provenance
+from .provenance import provenance
+from .record import DamagedRecord, Record
+from .store import Store
 
 ENGINES = ("serial", "processes")
 """How conditions are run: one after another in this process, or several in worker processes."""

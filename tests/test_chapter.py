@@ -3,7 +3,8 @@
 from superpos import chapter
 from superpos.experiments import calibration
 from superpos.ledger import Verdict
-from superpos.store import Store, provenance
+from superpos.provenance import provenance
+from superpos.store import Store
 
 
 def record(tmp_path, seconds):

@@ -27,9 +27,9 @@ from superpos.fourier import cyclic_order, embedding_power, purity, wave
 from superpos.llc import SGLD, llc
 from superpos.modular_networks import TwoPathMLP, trained
 from superpos.networks import classification_loss
+from superpos.record import plain
 from superpos.relay import relay
 from superpos.sae import SAEConfig
-from superpos.store import plain
 
 PRIME, STEPS, SEED, PASSES, EPOCHS = 5, [0, 10, 30, 60], 3, 2, 6
 QUICK = SAEConfig(steps=50, starts=1, rounds=1)

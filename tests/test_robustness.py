@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from superpos.experiments.adversarial import Condition
+from superpos.record import Record
 from superpos.robust_features import Fitting
 from superpos.robust_group import Training
 from superpos.robustness import CELL, humps, layer_slopes, ratios, slopes, strong, tidy
 from superpos.robustness_figures import curves, heat_map, named, robust_scatter, slope_lines
-from superpos.store import Record, frame
+from superpos.store import frame
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -17,9 +17,9 @@ from superpos import shards as module
 from superpos.entropy import effective_features
 from superpos.magnitudes import packed, points
 from superpos.pretrained import load_dictionaries
+from superpos.record import plain
 from superpos.sae import SAE, SAEConfig
 from superpos.shards import Fitting, fit_sites, measured, merged, save_sites
-from superpos.store import plain
 
 WIDTH, DICTIONARY, DOCUMENTS, VOCABULARY = 8, 24, 43, 60
 SITES = [

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from superpos.provenance import provenance
 from superpos.stock import LIBRARIES, stocked
-from superpos.store import default_root, provenance, results_root
+from superpos.store import default_root, results_root
 
 PROCESS = """
 import os, sys, time, types

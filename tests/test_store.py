@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from superpos.store import DamagedRecord, Store, default_root, frame, provenance, record_key
+from superpos.provenance import provenance
+from superpos.record import DamagedRecord, record_key
+from superpos.store import Store, default_root, frame
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def test_keys_tell_section_version_and_every_field_apart():
 
 def test_a_key_is_the_same_in_another_process_and_does_not_drift():
     code = (
-        "from dataclasses import make_dataclass as m; from superpos.store import record_key;"
+        "from dataclasses import make_dataclass as m; from superpos.record import record_key;"
         "C = m('C', ['width', 'rate', 'sizes']); print(record_key('fake', 1, C(8, 0.1, (1, 2))))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7"}

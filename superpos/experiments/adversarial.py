@@ -23,6 +23,7 @@ from ..hypotheses import claimed
 from ..image_networks import CNNS, CONNECTED, RESNET, SINGLE, make_network
 from ..ledger import Estimate
 from ..networks import accuracy
+from ..record import plain
 from ..robust_features import Fitting, features_of
 from ..robust_group import PRECISIONS, ROWS, Training, attacked, generators
 from ..robust_training import load_members, train_members
@@ -30,7 +31,6 @@ from ..robustness import tidy
 from ..sae import ARCHITECTURES
 from ..settings import PROFILES, setting
 from ..stock import stocked
-from ..store import plain
 from ..strong_attack import survivors
 from ..sweep import ENGINES
 

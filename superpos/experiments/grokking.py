@@ -23,10 +23,10 @@ from ..data.modular import OPERATIONS, check_fraction, check_prime
 from ..fourier import cyclic_order
 from ..ledger import Estimate
 from ..modular_networks import Trajectory, checkpoint_steps, trained
+from ..record import plain
 from ..sae import SAEConfig
 from ..settings import PROFILES, setting
 from ..stats import difference, mean_interval
-from ..store import plain
 from ..sweep import ENGINES
 from ..transition import MIDDLE, Decay, Transition, decay, fall, levels, passing, transition
 from ..trends import SHORTEST, change_point, effective_pairs, series_correlation, without_trend
