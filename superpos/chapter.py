@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from .claims import ClaimTable, judged, report
+from .engines import COMPUTING
+from .files import AnyPath
 from .record import Record
 from .settings import PROFILES, from_values, label, load_profile, profiles_of, project_root
 from .source import Source
@@ -27,7 +28,7 @@ class Run(NamedTuple):
     """The settings behind the conditions."""
     label: str
     """The profile, and what was changed in it."""
-    root: Path
+    root: AnyPath
     """Folder of the profile's results."""
     section: str
     """The experiment's section."""
@@ -52,16 +53,19 @@ def run(experiment: Any, settings: Any) -> Run:
     Raises:
         SweepFailed: some conditions raised an error.
     """
-    root = default_root(settings.profile)
-    records = sweep(
-        experiment,
-        experiment.conditions(settings),
-        store=Store(root),
-        engine=settings.engine,
-        device=settings.device,
-    )
+    root, records = default_root(settings.profile), computed(experiment, settings)
     name = label(settings, load_profile(experiment.SECTION, settings.profile))
     return Run(frame(records), records, settings, name, root, experiment.SECTION)
+
+
+def computed(experiment: Any, settings: Any) -> list[Record]:
+    """Compute a chapter's conditions, those that are not in the store; errors as of `run`."""
+    return sweep(
+        experiment,
+        experiment.conditions(settings),
+        store=Store(default_root(settings.profile)),
+        **{name: getattr(settings, name) for name in COMPUTING},
+    )
 
 
 def claims(experiment: Any, settings: Any, run: Run) -> ClaimTable:

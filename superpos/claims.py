@@ -11,10 +11,9 @@ import html
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from .files import write_json
+from .files import AnyPath, folder, write_json
 from .ledger import (
     Claim,
     ClaimError,
@@ -87,7 +86,7 @@ def report(
     *,
     settings_label: str,
     profile: str,
-    store_root: Path | str,
+    store_root: AnyPath | str,
     records: Iterable[Record] = (),
 ) -> ClaimTable:
     """Judge a run's values and keep them in ``<store_root>/<section>/values.json``.
@@ -139,9 +138,9 @@ def judged(
     )
 
 
-def values_path(root: Path | str, section: str) -> Path:
+def values_path(root: AnyPath | str, section: str) -> AnyPath:
     """Return where a section's values are kept in a folder of results."""
-    return Path(root) / section / "values.json"
+    return folder(root) / section / "values.json"
 
 
 def check_values(values: Mapping[str, Estimate], known: Collection[str], where: str) -> None:

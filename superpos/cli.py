@@ -1,4 +1,4 @@
-"""The command line: ``superpos list | run | fetch | book | claims | measure``."""
+"""The command line: ``superpos list | run | sweep | fetch | book | claims | measure``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import importlib
 import pkgutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .settings import PROFILES
+from .settings import ENGINES, PROFILES
 
 if TYPE_CHECKING:
     import torch
@@ -41,24 +41,54 @@ def list_sections() -> None:
         click.echo(f"{'':20s} {path}; {profiles}")
 
 
+def _of_section(profile: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command its SECTION, its parameters, and its profile with this default."""
+
+    def decorated(command: Callable[..., None]) -> Callable[..., None]:
+        for option in (
+            click.option(
+                "--profile", default=profile, type=click.Choice(PROFILES), show_default=True
+            ),
+            click.option(
+                "-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", help="Parameter."
+            ),
+            click.argument("section"),
+        ):
+            command = option(command)
+        return command
+
+    return decorated
+
+
+def _computed_somewhere(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say where and how conditions are computed."""
+    for option in (
+        click.option("--time-limit", metavar="SECONDS", help="Stop a condition that takes longer."),
+        click.option("--address", help="Of a running Ray or Dask cluster."),
+        click.option("--gpus", metavar="SHARE", help="GPUs per condition, such as 0.25."),
+        click.option("--cpus", metavar="COUNT", help="Cores per condition."),
+        click.option("--workers", metavar="COUNT", help="Conditions computed at a time."),
+        click.option("--engine", help=f"How conditions are run: {', '.join(ENGINES)}."),
+    ):
+        command = option(command)
+    return command
+
+
 @main.command()
-@click.argument("section")
-@click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", help="Parameter.")
-@click.option("--profile", default="quick", type=click.Choice(PROFILES), show_default=True)
-@click.option("--engine", help="How conditions are run, such as 'serial' or 'processes'.")
+@_of_section("quick")
+@_computed_somewhere
 @click.option("--output", type=click.Path(path_type=Path), help="The executed notebook.")
 def run(
     section: str,
     parameters: tuple[tuple[str, str], ...],
     profile: str,
-    engine: str | None,
     output: Path | None,
+    **computing: str | None,
 ) -> None:
     """Run the notebook of SECTION with a profile's parameters and your own."""
     from .settings import project_root
 
-    pairs = [*parameters, *([("engine", engine)] if engine else [])]
-    settings = _settings(_experiment(section), profile, pairs)
+    settings = _settings(_experiment(section), profile, [*parameters, *_given(computing)])
     notebook = _notebook(section)
     if not notebook.is_file():
         raise click.ClickException(f"{notebook} is missing; run this in the project's folder")
@@ -75,9 +105,38 @@ def run(
 
 
 @main.command()
-@click.argument("section")
-@click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", help="Parameter.")
-@click.option("--profile", default="paper", type=click.Choice(PROFILES), show_default=True)
+@_of_section("quick")
+@_computed_somewhere
+def sweep(
+    section: str, parameters: tuple[tuple[str, str], ...], profile: str, **computing: str | None
+) -> None:
+    """Compute the records of SECTION, without its notebook.
+
+    Several of these may run at once, on one machine or on many that share SUPERPOS_RESULTS: each
+    condition is computed by one of them. One that was killed goes on where it stopped.
+    """
+    experiment = _experiment(section)
+    settings = _settings(experiment, profile, [*parameters, *_given(computing)])
+
+    from .chapter import computed
+    from .settings import SettingsError
+    from .sweep import SweepFailed
+
+    try:
+        records = computed(experiment, settings)
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None
+    except SweepFailed as failed:
+        raise click.ClickException(str(failed)) from None
+    click.echo(f"{section}: {len(records)} records")
+
+
+def _given(computing: dict[str, str | None]) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in computing.items() if value is not None]
+
+
+@main.command()
+@_of_section("paper")
 def fetch(section: str, parameters: tuple[tuple[str, str], ...], profile: str) -> None:
     """Fetch what a run of SECTION needs from the network, for a machine that has none.
 
@@ -252,15 +311,18 @@ def _experiment(section: str) -> ModuleType:
 
 def _settings(experiment: ModuleType, profile: str, pairs: Iterable[tuple[str, str]]) -> Any:
     """A profile's settings with some changed, or a refusal that says what is allowed."""
+    from .engines import check
     from .settings import SettingsError, from_strings, load_profile
 
     if "profile" in dict(pairs):
         raise click.UsageError("choose the profile by --profile, so that its parameters are read")
     try:
         base = {**load_profile(experiment.SECTION, profile), "profile": profile}
-        return from_strings(experiment.Settings, pairs, base)
+        settings = from_strings(experiment.Settings, pairs, base)
+        check(settings)
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
+    return settings
 
 
 def _notebook(section: str) -> Path:

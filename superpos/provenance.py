@@ -26,9 +26,9 @@ def provenance(*, device: str = "cpu", seconds: float = 0.0) -> dict[str, Any]:
     import torch
 
     return {
-        "superpos": importlib.metadata.version("superpos"),
+        "superpos": _version("superpos"),
         "torch": torch.__version__,
-        "numpy": importlib.metadata.version("numpy"),
+        "numpy": _version("numpy"),
         "python": platform.python_version(),
         "device": _device_name(device),
         "threads": torch.get_num_threads(),
@@ -36,6 +36,11 @@ def provenance(*, device: str = "cpu", seconds: float = 0.0) -> dict[str, Any]:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": _git_commit(),
     }
+
+
+@functools.cache
+def _version(package: str) -> str:
+    return importlib.metadata.version(package)
 
 
 def _device_name(device: str) -> str:

@@ -8,8 +8,9 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+from .files import AnyPath
 
 
 class DamagedRecord(Exception):
@@ -20,7 +21,7 @@ class DamagedRecord(Exception):
         reason: What is wrong with it.
     """
 
-    def __init__(self, path: Path, reason: str) -> None:
+    def __init__(self, path: AnyPath, reason: str) -> None:
         """Name a damaged file."""
         super().__init__(path, reason)
         self.path, self.reason = path, reason
@@ -106,7 +107,7 @@ def encoded(record: Record) -> dict[str, Any]:
     return {**content, "checksum": _digest(content)}
 
 
-def decoded(data: bytes, path: Path) -> Record:
+def decoded(data: bytes, path: AnyPath) -> Record:
     """Read a record from its file's content.
 
     Args:

@@ -10,7 +10,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from .claims import (
@@ -23,6 +22,7 @@ from .claims import (
     value_cell,
     values_path,
 )
+from .files import AnyPath
 from .ledger import Claim, ClaimError, Estimate, Verdict, judge, load_ledger
 from .settings import PROFILES
 
@@ -163,7 +163,7 @@ class Scorecard:
         return f"{badge(verdict)}<br>{value_cell(estimate, remark)}"
 
 
-def scorecard(roots: Mapping[str, Path | str]) -> Scorecard:
+def scorecard(roots: Mapping[str, AnyPath | str]) -> Scorecard:
     """Read what every chapter last reported.
 
     Args:
@@ -197,7 +197,7 @@ def _by_section(claims: Iterable[Claim]) -> dict[str, list[Claim]]:
     return groups
 
 
-def _read_run(path: Path) -> Run:
+def _read_run(path: AnyPath) -> Run:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         estimates = {

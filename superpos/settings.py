@@ -24,12 +24,13 @@ import yaml
 
 PROFILES = ("quick", "workstation", "paper")
 """The profiles in rising order of size."""
+ENGINES = ("serial", "processes", "ray", "dask")
+"""How conditions are run: one after another in this process; in processes; on Ray; on Dask."""
 
 _T = TypeVar("_T")
 _PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
 _NOT_PARAMETERS = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 _MARK = "_settings_read"
-_RUN_ONLY = {"profile", "engine", "device"}  # say how or under which name, never what
 _YAML_1_1_TEXT = re.compile(r"[-+]?\d+[eE][-+]?\d+")  # 1e-4, which YAML 1.1 takes for text
 
 
@@ -54,6 +55,7 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     choices: Iterable[Any] | None = None,
+    decides: bool = True,
 ) -> Any:
     """Declare one parameter of a frozen settings dataclass.
 
@@ -63,12 +65,13 @@ def setting(
         low: Smallest allowed number, inclusive; holds for every element of a tuple.
         high: Largest allowed number, inclusive; holds for every element of a tuple.
         choices: All allowed values; hold for every element of a tuple.
+        decides: Whether a result may depend on it.
 
     Returns:
         A dataclass field that carries help and limits in its metadata.
     """
     limits = {"low": low, "high": high, "choices": None if choices is None else tuple(choices)}
-    return dataclasses.field(default=default, metadata={"help": help, **limits})
+    return dataclasses.field(default=default, metadata={"help": help, "decides": decides, **limits})
 
 
 def from_namespace(cls: type[_T], namespace: MutableMapping[str, Any]) -> _T:
@@ -179,7 +182,7 @@ def describe(cls: type) -> list[Description]:
 def label(settings: Any, profile_values: Mapping[str, Any]) -> str:
     """Name a run by its profile and by what was changed in it.
 
-    Engine and device are left out: they do not decide a result.
+    What does not decide a result, such as engine and device, is left out.
 
     Args:
         settings: The run's settings.
@@ -192,7 +195,8 @@ def label(settings: Any, profile_values: Mapping[str, Any]) -> str:
     changed = [
         f"{field.name}={_shown(getattr(settings, field.name))}"
         for field in dataclasses.fields(settings)
-        if field.name not in _RUN_ONLY
+        if field.name != "profile"
+        and field.metadata.get("decides", True)
         and getattr(settings, field.name) != getattr(reference, field.name)
     ]
     return settings.profile + (f", changed: {', '.join(changed)}" if changed else "")

@@ -19,8 +19,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from .files import write_json
+from .files import is_remote, write_json
 from .provenance import provenance
+from .settings import project_root
 from .store import results_root
 
 LIBRARIES = ("torch", "transformers", "tokenizers")
@@ -33,7 +34,8 @@ def stocked(
     """The folder with some content, made first if it is not there.
 
     Args:
-        kind: names the folder of such folders, below `stock` in the folder of results.
+        kind: names the folder of such folders, below `stock` in the folder of results, or where
+            that is a URL, in the project's.
         what: plain values that decide the content. Versions of the libraries are added.
         make: fills a new, empty folder.
         resumable: a folder that was not finished stays, and the next one to make it goes on with
@@ -44,7 +46,10 @@ def stocked(
     """
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     text = json.dumps({**what, **versions}, sort_keys=True, indent=1)
-    place = results_root() / "stock" / kind / hashlib.sha256(text.encode()).hexdigest()[:16]
+    root = results_root()
+    if is_remote(root):  # what is stocked is read as folders of files
+        root = project_root() / "results"
+    place = root / "stock" / kind / hashlib.sha256(text.encode()).hexdigest()[:16]
     if place.is_dir():
         return place
     place.parent.mkdir(parents=True, exist_ok=True)

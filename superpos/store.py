@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from .files import write_json
+from .files import AnyPath, folder, read_all, write_json
 from .record import DamagedRecord, Record, decoded, encoded, made, plain_condition, record_key
 from .settings import PROFILES, project_root
 
@@ -17,17 +16,21 @@ _KEY_PATTERN = "[0-9a-f]" * 16 + ".json"
 
 
 class Store:
-    """A folder of records, ``<root>/<section>/<key>.json``.
+    """A folder of records, ``<root>/<section>/<key>.json``; any number of sweeps may write to it.
 
     Args:
-        root: The folder; made when the first record is written.
+        root: The folder, made when the first record is written: a path, or a URL that fsspec
+            knows, such as ``s3://bucket/results``.
+
+    Raises:
+        ValueError: If the URL's file system is unknown or its package is not installed.
     """
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: AnyPath | str) -> None:
         """Use a folder."""
-        self.root = Path(root)
+        self.root = folder(root)
 
-    def path(self, section: str, version: int, condition: Any) -> Path:
+    def path(self, section: str, version: int, condition: Any) -> AnyPath:
         """Return the file that a condition's record has or would have."""
         return self.root / section / f"{record_key(section, version, condition)}.json"
 
@@ -74,15 +77,34 @@ class Store:
         Raises:
             DamagedRecord: If the file is not what was written for this condition.
         """
+        (found,) = self.found(section, version, [condition])
+        if isinstance(found, DamagedRecord):
+            raise found
+        return found
+
+    def found(
+        self, section: str, version: int, conditions: Sequence[Any]
+    ) -> list[Record | DamagedRecord | None]:
+        """Read the records of many conditions.
+
+        Args:
+            section: The section's name.
+            version: The experiment's own version.
+            conditions: Dataclass instances of plain values.
+
+        Returns:
+            For each condition its record, what is wrong with its file, or None if there is none.
+        """
+        paths = [self.path(section, version, condition) for condition in conditions]
+        return [
+            None if data is None else _of_condition(data, path, section, version, condition)
+            for data, path, condition in zip(read_all(paths), paths, conditions, strict=True)
+        ]
+
+    def lease(self, section: str, version: int, condition: Any) -> AnyPath:
+        """Return the file by which a sweep says that it computes a condition."""
         path = self.path(section, version, condition)
-        try:
-            record = decoded(path.read_bytes(), path)
-        except FileNotFoundError:
-            return None
-        expected = (section, version, plain_condition(condition))
-        if (record.section, record.version, record.condition) != expected:
-            raise DamagedRecord(path, "it belongs to another condition")
-        return record
+        return path.with_name(f".{path.stem}.lease")
 
     def records(self, section: str) -> list[Record]:
         """Read all records of a section's newest version, in the order of their keys.
@@ -91,7 +113,8 @@ class Store:
             DamagedRecord: If a file cannot be trusted.
         """
         paths = sorted((self.root / section).glob(_KEY_PATTERN))
-        records = [decoded(path.read_bytes(), path) for path in paths]
+        contents = zip(read_all(paths), paths, strict=True)
+        records = [decoded(data, path) for data, path in contents if data is not None]
         newest = max((record.version for record in records), default=0)
         return [record for record in records if record.version == newest]
 
@@ -119,17 +142,31 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     )
 
 
-def results_root() -> Path:
+def _of_condition(
+    data: bytes, path: AnyPath, section: str, version: int, condition: Any
+) -> Record | DamagedRecord:
+    """Read a file as the record of a condition, or say what is wrong with it."""
+    try:
+        record = decoded(data, path)
+    except DamagedRecord as damage:
+        return damage
+    expected = (section, version, plain_condition(condition))
+    if (record.section, record.version, record.condition) != expected:
+        return DamagedRecord(path, "it belongs to another condition")
+    return record
+
+
+def results_root() -> AnyPath:
     """Return the folder of all results.
 
-    It is the one that the environment variable SUPERPOS_RESULTS names, else ``results`` in the
-    project, or in the current folder outside a project.
+    It is the one that the environment variable SUPERPOS_RESULTS names, a path or a URL that
+    fsspec knows, else ``results`` in the project, or in the current folder outside a project.
     """
     results = os.environ.get("SUPERPOS_RESULTS")
-    return Path(results) if results else project_root() / "results"
+    return folder(results) if results else project_root() / "results"
 
 
-def default_root(profile: str) -> Path:
+def default_root(profile: str) -> AnyPath:
     """Return the folder that holds a profile's results, ``<results_root()>/<profile>``.
 
     Args:
@@ -143,7 +180,7 @@ def default_root(profile: str) -> Path:
     return results_root() / profile
 
 
-def result_roots() -> dict[str, Path]:
+def result_roots() -> dict[str, AnyPath]:
     """Per profile, the folder with results: fresh ones, else those that came with the project."""
     committed = project_root() / "results"
     fresh = {profile: default_root(profile) for profile in PROFILES}

@@ -3,41 +3,23 @@
 from __future__ import annotations
 
 import time
-import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from types import ModuleType
 from typing import Any
 
-import joblib
 from tqdm.auto import tqdm
 
-from .device import chosen_device
-from .provenance import provenance
+from .engines import Computing, Outcomes, check, opened
+from .lease import Watch
 from .record import DamagedRecord, Record
+from .settings import from_values
 from .store import Store
-
-ENGINES = ("serial", "processes")
-"""How conditions are run: one after another in this process, or several in worker processes."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A condition that raised an error.
-
-    Attributes:
-        condition: The condition.
-        error: The error's type and message.
-        traceback: The error's traceback as text.
-    """
-
-    condition: Any
-    error: str
-    traceback: str
+from .task import Failure, Task
 
 
 class SweepFailed(RuntimeError):
-    """Some conditions of a sweep raised an error; the others are finished and stored.
+    """Some conditions of a sweep gave no record; the others are finished and stored.
 
     Attributes:
         failures: One entry per failed condition.
@@ -49,131 +31,118 @@ class SweepFailed(RuntimeError):
         self.failures = list(failures)
 
     def __str__(self) -> str:
-        """List each failed condition with its error."""
+        """List each failed condition with its traceback; equal tracebacks are shown once."""
         count = len(self.failures)
         parts = [f"{count} condition{'s' if count > 1 else ''} failed; the others are stored:"]
-        parts += [f"\n{failure.condition}\n{failure.traceback}" for failure in self.failures]
+        alike: dict[str, list[str]] = {}
+        for failure in self.failures:
+            alike.setdefault(failure.traceback, []).append(str(failure.condition))
+        parts += ["\n" + "\n".join([*names, text]) for text, names in alike.items()]
         return "\n".join(parts)
 
 
 def sweep(
-    experiment: Any,
+    experiment: ModuleType,
     conditions: Iterable[Any],
     *,
     store: Store,
     engine: str = "serial",
-    workers: int | None = None,
     device: str = "cpu",
+    workers: int | None = None,
+    cpus: int | None = None,
+    gpus: float = 0.0,
+    address: str | None = None,
+    time_limit: float | None = None,
     progress: bool = True,
 ) -> list[Record]:
     """Run every condition that the store does not hold yet.
 
-    Each record is written as soon as its condition is finished, by the process that computed
-    it, so that a killed sweep goes on where it stopped.
+    Each record is written as soon as its condition is finished, so that a killed sweep goes on
+    where it stopped. Any number of sweeps may share a store: what another one is computing is
+    left to it, and taken over if that one ends before it is done.
 
     Args:
         experiment: A module with ``SECTION``, ``VERSION`` and ``run(condition, *, device)``.
         conditions: Frozen dataclass instances; equal ones are computed once.
         store: Where records are found and kept.
-        engine: One of :data:`ENGINES`.
-        workers: Number of worker processes of the engine ``processes``; by default one per
-            core. The cores are shared out among the workers' threads.
-        device: Torch device, or ``"auto"`` for a GPU if there is one.
+        engine: One of :data:`superpos.settings.ENGINES`. ``processes`` and a time limit use
+            processes of this machine, ``ray`` and ``dask`` a cluster, or one made of this
+            machine's cores.
+        device: Torch device, or ``"auto"`` for a GPU where there is one.
+        workers: Conditions computed at a time; by default as many as the cores allow.
+        cpus: Cores per condition; by default the cores are shared out (``processes``), or one.
+        gpus: GPUs per condition, such as 0.25 for four conditions on each.
+        address: Of a running cluster (``ray``, ``dask``).
+        time_limit: Seconds a condition may take; one that takes longer is stopped and fails.
         progress: Whether to show a progress bar.
 
     Returns:
         One record per condition, in the order of ``conditions``.
 
     Raises:
-        ValueError: If the engine is unknown or ``workers`` is not positive.
-        SweepFailed: If a condition raised, after all others are finished.
+        SettingsError: If a value is not allowed, the engine does not take an option, its
+            package is missing, or its cluster cannot be reached.
+        SweepFailed: If conditions gave no record, after all others are finished.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"unknown engine '{engine}'; allowed: {', '.join(ENGINES)}")
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
+    given = {"engine": engine, "device": device, "workers": workers, "cpus": cpus, "gpus": gpus}
+    options = from_values(Computing, {**given, "address": address, "time_limit": time_limit})
+    check(options)
     conditions = list(conditions)
     unique = list(dict.fromkeys(conditions))
-    records = {condition: _finished(experiment, condition, store) for condition in unique}
-    pending = [condition for condition in unique if records[condition] is None]
+    found = store.found(experiment.SECTION, experiment.VERSION, unique)
+    records: dict[Any, Record] = {}
+    for condition, record in zip(unique, found, strict=True):
+        if isinstance(record, DamagedRecord):
+            warnings.warn(f"{record}; it will be computed again", stacklevel=2)
+        elif record is not None:
+            records[condition] = record
 
-    outcomes = _outcomes(experiment, pending, store, engine, workers, chosen_device(device))
     failures = []
+    task = Task(experiment, store, options.device)
+    pending = [condition for condition in unique if condition not in records]
     bar = tqdm(
         total=len(unique),
-        initial=len(unique) - len(pending),
+        initial=len(records),
         desc=experiment.SECTION,
         unit="condition",
         disable=not progress,
     )
     with bar:
-        for condition, outcome in outcomes:
+        for condition, outcome in _outcomes(task, pending, options, bar):
             if isinstance(outcome, Failure):
                 failures.append(outcome)
-            records[condition] = outcome
+            else:
+                records[condition] = outcome
             bar.update()
     if failures:
         raise SweepFailed(failures)
     return [records[condition] for condition in conditions]
 
 
-def _finished(experiment: Any, condition: Any, store: Store) -> Record | None:
-    """Return the stored record; a damaged one is reported and counts as absent."""
-    try:
-        return store.read(experiment.SECTION, experiment.VERSION, condition)
-    except DamagedRecord as damage:
-        warnings.warn(f"{damage}; it will be computed again", stacklevel=3)
-        return None
-
-
-def _outcomes(
-    experiment: Any,
-    pending: Sequence[Any],
-    store: Store,
-    engine: str,
-    workers: int | None,
-    device: str,
-) -> Iterator[tuple[Any, Record | Failure]]:
-    """Yield each pending condition with its outcome, in the order in which they finish."""
-    if engine == "serial" or not pending:
-        for condition in pending:
-            yield _compute(experiment, condition, store, device)
+def _outcomes(task: Task, pending: Sequence[Any], options: Computing, bar: tqdm) -> Outcomes:
+    """Yield each condition with its record or failure, in the order in which they finish."""
+    if not pending:
         return
-    cores = joblib.cpu_count()
-    workers = min(workers or cores, len(pending))
-    threads = max(1, cores // workers)
-    with joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=threads):
-        parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
-        yield from parallel(
-            joblib.delayed(_compute)(experiment, condition, store, device, threads)
-            for condition in pending
-        )
+    watch, elsewhere = Watch(), []
+    with opened(task, options) as compute:
+        while pending:
+            for condition, outcome in compute(pending):
+                if outcome is not None:
+                    yield condition, outcome
+                    continue
+                elsewhere.append(condition)
+                bar.set_postfix_str(f"{len(elsewhere)} computed by another sweep")
+            pending = _freed(task, elsewhere, watch)
+            elsewhere = [condition for condition in elsewhere if condition not in pending]
 
 
-def _compute(
-    experiment: Any, condition: Any, store: Store, device: str, threads: int | None = None
-) -> tuple[Any, Record | Failure]:
-    """Run one condition and store its record; an error becomes a failure."""
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
-    try:
-        record = _stored_meanwhile(experiment, condition, store)
-        if record is None:
-            started = time.perf_counter()
-            rows = experiment.run(condition, device=device)
-            about = provenance(device=device, seconds=time.perf_counter() - started)
-            record = store.write(experiment.SECTION, experiment.VERSION, condition, rows, about)
-        return condition, record
-    except Exception as error:
-        text = "".join(traceback.format_exception(error))
-        return condition, Failure(condition, f"{type(error).__name__}: {error}", text)
-
-
-def _stored_meanwhile(experiment: Any, condition: Any, store: Store) -> Record | None:
-    """Return the record that another sweep may have finished since this one began."""
-    try:
-        return store.read(experiment.SECTION, experiment.VERSION, condition)
-    except DamagedRecord:
-        return None
+def _freed(task: Task, conditions: Sequence[Any], watch: Watch) -> list[Any]:
+    """Wait until other sweeps have left some of these conditions, finished or not."""
+    leases = {task.lease(condition): condition for condition in conditions}
+    pause = 0.05
+    while leases:
+        if free := watch.free(leases):
+            return [leases[path] for path in free]
+        time.sleep(pause)
+        pause = min(2 * pause, 2.0)
+    return []

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from superpos.engines import Computing
 from superpos.ledger import Estimate
 from superpos.settings import PROFILES, setting
 
@@ -26,10 +27,8 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Computing):
     profile: str = setting("quick", "Set of parameters.", choices=PROFILES)
-    engine: str = setting("serial", "How conditions run.", choices=("serial", "processes"))
-    device: str = setting("cpu", "Torch device.")
     seeds: int = setting(3, "Number of seeds.", low=1)
     l1: float = setting(0.1, "Weight of the l1 penalty.", low=0)
     rates: tuple[float, ...] = setting((0.1, 0.25), "Rates.", low=0, high=1)

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from superpos import book, cli
 from superpos.cli import main
 from superpos.ledger import load_ledger
+from superpos.store import Store
 
 CHAPTER = """
 import sys, os
@@ -100,6 +101,20 @@ def test_run_executes_the_notebook_with_profile_and_own_parameters(project):
     assert list(output.parent.iterdir()) == [output]
 
 
+def test_sweep_computes_the_records_alone_and_lists_what_failed(project, monkeypatch):
+    result = call("sweep", "fake", "-p", "seeds", 4)
+    assert result.exit_code == 0 and "fake: 4 records" in result.output
+    assert len(Store(project / "results" / "quick").records("fake")) == 4
+    broken = [fake_experiment.Condition(seed) for seed in (0, -1, 8)]
+    monkeypatch.setattr(fake_experiment, "conditions", lambda settings: broken)
+    result = call("sweep", "fake")
+    assert result.exit_code == 1
+    assert "1 condition failed" in result.output
+    assert "Condition(seed=-1" in result.output and "ZeroDivisionError" in result.output
+    assert len(Store(project / "results" / "quick").records("fake")) == 6
+    assert not (project / "book").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -107,11 +122,15 @@ def test_run_executes_the_notebook_with_profile_and_own_parameters(project):
         (["run", "fake", "-p", "seed", "7"], "unknown parameter 'seed'"),
         (["run", "fake", "-p", "seeds", "0"], "may not be 0"),
         (["run", "fake", "-p", "profile", "paper"], "choose the profile by --profile"),
-        (["run", "fake", "--engine", "ray"], "allowed: serial, processes"),
+        (["run", "fake", "--engine", "slurm"], "allowed: serial, processes, ray, dask"),
+        (["run", "fake", "--workers", "2"], "engine 'serial' takes no 'workers'; processes, ray"),
+        (["sweep", "fake", "--gpus", "-1"], "parameter 'gpus' may not be -1"),
+        (["sweep", "fake", "--engine", "dask", "--time-limit", "0"], "at least 0.001"),
         (["run", "fake", "--profile", "paper"], "profiles it has: quick"),
         (["run", "fake", "--profile", "huge"], "'quick', 'workstation', 'paper'"),
         (["book", "--workers", "0"], "workers"),
-        (["sweep"], "No such command"),
+        (["sweep"], "Missing argument 'SECTION'"),
+        (["swoop"], "No such command"),
     ],
 )
 def test_wrong_words_are_refused_before_anything_runs(project, monkeypatch, arguments, message):

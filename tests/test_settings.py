@@ -38,8 +38,11 @@ def test_a_notebooks_globals_become_settings_and_everything_else_is_ignored():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"seed": 1}, "unknown parameter 'seed'; allowed: augment, .*did you mean 'seeds'"),
-        ({"qqq": {}}, "unknown parameter 'qqq'; allowed: augment, device"),
+        (
+            {"seed": 1},
+            "unknown parameter 'seed'; allowed: address, augment, .*did you mean 'seeds'",
+        ),
+        ({"qqq": {}}, "unknown parameter 'qqq'; allowed: address, augment, cpus, device, engine"),
         ({"seeds": 0}, "'seeds' may not be 0; allowed: at least 1"),
         ({"seeds": 2.0}, "'seeds' must be int, got 2.0"),
         ({"seeds": True}, "'seeds' must be int, got True"),

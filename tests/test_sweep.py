@@ -18,10 +18,10 @@ from superpos.sweep import SweepFailed, sweep
 SWEEP = """
 import sys
 import fake_experiment
-import superpos.sweep
+import superpos.task
 from superpos.store import Store
 from superpos.sweep import sweep
-superpos.sweep.provenance = lambda **_: {}  # importing torch would be most of the time
+superpos.task.provenance = lambda **_: {}  # importing torch would be most of the time
 seeds = [int(seed) for seed in sys.argv[2].split(",")]
 conditions = [fake_experiment.Condition(seed) for seed in seeds]
 sweep(fake_experiment, conditions, store=Store(sys.argv[1]), progress=False)
@@ -96,7 +96,7 @@ def test_processes_give_the_rows_of_the_serial_engine(store, tmp_path):
 def test_a_condition_that_raises_is_named_and_the_rest_is_kept(store, engine):
     conditions = [Condition(0), Condition(-1), Condition(-2), Condition(1)]
     with pytest.raises(SweepFailed) as caught:
-        quiet_sweep(conditions, store, engine=engine, workers=2)
+        quiet_sweep(conditions, store, engine=engine)
     failures = caught.value.failures
     assert {failure.condition.seed for failure in failures} == {-1, -2}
     assert "2 conditions failed" in str(caught.value)
@@ -114,9 +114,9 @@ def test_a_result_that_cannot_be_stored_fails_its_condition_only(store, monkeypa
 
 
 def test_an_unknown_engine_is_refused_with_the_list_of_engines(store):
-    with pytest.raises(ValueError, match="unknown engine 'ray'; allowed: serial, processes"):
-        quiet_sweep(FIVE, store, engine="ray")
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="'slurm'; allowed: serial, processes, ray, dask"):
+        quiet_sweep(FIVE, store, engine="slurm")
+    with pytest.raises(ValueError, match="'workers' may not be 0; allowed: at least 1"):
         quiet_sweep(FIVE, store, engine="processes", workers=0)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..data import Images, load_images
 from ..data.images import check_classes
 from ..data.ordering import stratified_order
+from ..engines import Computing
 from ..hypotheses import claimed
 from ..image_networks import CNNS, CONNECTED, RESNET, SINGLE, make_network
 from ..ledger import Estimate
@@ -32,7 +33,6 @@ from ..sae import ARCHITECTURES
 from ..settings import PROFILES, setting
 from ..stock import stocked
 from ..strong_attack import survivors
-from ..sweep import ENGINES
 
 SECTION = "adversarial"
 VERSION = 2
@@ -61,7 +61,7 @@ PAPER = {"mnist": GRAY, "fashion_mnist": GRAY, "cifar10": COLOR}
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Computing):
     """Parameters of the notebook."""
 
     profile: str = setting("quick", "which profile's values these are", choices=PROFILES)
@@ -116,8 +116,6 @@ class Settings:
     other_rounds: tuple[int, ...] = setting((), "rounds of an SAE to compare with", low=1)
     other_epochs: tuple[int, ...] = setting((), "passes of the plain recipe to compare with", low=1)
     normalized: bool = setting(False, "compare with normalized activations")
-    engine: str = setting("serial", "how conditions are run", choices=ENGINES)
-    device: str = setting("auto", "cpu, cuda, or auto")
 
     def __post_init__(self) -> None:
         """Slopes need networks at epsilon 0, at others, and repeats; tasks must be possible."""

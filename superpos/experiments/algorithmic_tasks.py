@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from .. import rasp
 from ..compression import Compressed, compressed, directions_read, reads
 from ..dictionary import codes
+from ..engines import Computing
 from ..entropy import effective_features
 from ..ledger import Estimate
 from ..sae import SAEConfig
@@ -26,7 +27,6 @@ from ..sequence_tasks import Task, accuracy, answer_loss, indicator_loss, task, 
 from ..settings import PROFILES, setting
 from ..solver import fit
 from ..stats import mean_interval
-from ..sweep import ENGINES
 from ..transformers import Transformer
 
 SECTION = "algorithmic_tasks"
@@ -48,7 +48,7 @@ ACCURATE = 0.999
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Computing):
     """Parameters of the notebook."""
 
     profile: str = setting("quick", "which profile's values these are", choices=PROFILES)
@@ -78,8 +78,6 @@ class Settings:
     expansion: float = setting(4.0, "SAE dictionary over neurons", low=1.0, high=1024.0)
     l1: float = setting(0.1, "SAE penalty", low=0.0)
     samples: int = setting(2048, "states of the stream per SAE", low=100)
-    engine: str = setting("serial", "how conditions are run", choices=ENGINES)
-    device: str = setting("auto", "cpu, cuda, or auto")
 
     def __post_init__(self) -> None:
         """A grid needs a point, and inputs must be few enough to try them all."""

@@ -14,13 +14,13 @@ import pandas as pd
 import torch
 
 from ..data import nonempty_toy_features
+from ..engines import Computing
 from ..entropy import effective_features
 from ..ledger import Estimate
 from ..sae import ARCHITECTURES, SAEConfig
 from ..settings import PROFILES, setting
 from ..solver import fit
 from ..stats import mean_interval
-from ..sweep import ENGINES
 
 SECTION = "calibration"
 VERSION = 1
@@ -33,7 +33,7 @@ ONE = "one"  # exactly one feature per sample
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Computing):
     """Parameters of the notebook."""
 
     profile: str = setting("quick", "which profile's values these are", choices=PROFILES)
@@ -53,8 +53,6 @@ class Settings:
     l1: float = setting(0.1, "SAE penalty", low=0.0)
     seeds: int = setting(3, "SAE seeds per point", low=2, high=100)
     starts: int = setting(2, "SAE starts per seed, the best of which counts", low=1, high=64)
-    engine: str = setting("serial", "how conditions are run", choices=ENGINES)
-    device: str = setting("auto", "cpu, cuda, or auto")
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ import torch
 
 from ..data import sparse_parity
 from ..dictionary import nearest_cosines
+from ..engines import Computing
 from ..ledger import Estimate
 from ..parity_networks import Networks, trained
 from ..sae import BY_RANK, SAEConfig
 from ..settings import PROFILES, setting
 from ..stats import mean_interval
-from ..sweep import ENGINES
 from ..ways import WAYS, check_dictionary, described, fitted
 
 SECTION = "dictionary_scaling"
@@ -43,7 +43,7 @@ PAPER = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Computing):
     """Parameters of the notebook."""
 
     profile: str = setting("quick", "which profile's values these are", choices=PROFILES)
@@ -75,8 +75,6 @@ class Settings:
     long_epochs: tuple[int, ...] = setting((1000,), "the same where the recipe goes on", low=1)
     long_expansions: tuple[float, ...] = setting((4.0,), "dictionaries where it does", low=1e-6)
     long_l1s: tuple[float, ...] = setting((0.01,), "penalties where it does", low=0.0)
-    engine: str = setting("serial", "how conditions are run", choices=ENGINES)
-    device: str = setting("auto", "cpu, cuda, or auto")
 
     def __post_init__(self) -> None:
         """Refuse empty grids, dictionaries without a code, and ways on both lists."""

@@ -15,12 +15,12 @@ import pandas as pd
 import scipy.stats
 
 from ..data import sparse_parity
+from ..engines import Computing
 from ..ledger import Estimate
 from ..parity_networks import Networks, trained
 from ..sae import SAEConfig
 from ..settings import PROFILES, setting
 from ..stats import mean_interval
-from ..sweep import ENGINES
 from ..ways import check_dictionary, described, fitted
 
 SECTION = "dropout"
@@ -49,7 +49,7 @@ EARLY = 0.2  # rate before which, says the paper, most of the fall happens
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Computing):
     """Parameters of the notebook."""
 
     profile: str = setting("quick", "which profile's values these are", choices=PROFILES)
@@ -73,8 +73,6 @@ class Settings:
     expansion: float = setting(4.0, "SAE dictionary over neurons", low=1e-6, high=1024.0)
     l1: float = setting(0.1, "SAE penalty", low=0.0)
     sae_epochs: int = setting(300, "epochs of the recipe", low=1)
-    engine: str = setting("serial", "how conditions are run", choices=ENGINES)
-    device: str = setting("auto", "cpu, cuda, or auto")
 
     def __post_init__(self) -> None:
         """Falls need a base and another rate; grids need a point."""

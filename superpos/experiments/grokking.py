@@ -20,6 +20,7 @@ import torch
 from ..checkpoints import SAMPLERS, WAYS, coefficients, dictionaries, embeddings
 from ..data import Modular, modular
 from ..data.modular import OPERATIONS, check_fraction, check_prime
+from ..engines import Computing
 from ..fourier import cyclic_order
 from ..ledger import Estimate
 from ..modular_networks import Trajectory, checkpoint_steps, trained
@@ -27,7 +28,6 @@ from ..record import plain
 from ..sae import SAEConfig
 from ..settings import PROFILES, setting
 from ..stats import difference, mean_interval
-from ..sweep import ENGINES
 from ..transition import MIDDLE, Decay, Transition, decay, fall, levels, passing, transition
 from ..trends import SHORTEST, change_point, effective_pairs, series_correlation, without_trend
 
@@ -48,7 +48,7 @@ FRAMES = 16  # checkpoints whose embedding is kept
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Computing):
     """Parameters of the notebook."""
 
     profile: str = setting("quick", "which profile's values these are", choices=PROFILES)
@@ -75,8 +75,6 @@ class Settings:
     chains: int = setting(2, "SGLD chains per checkpoint", low=1, high=1000)
     burn_in: int = setting(150, "steps of a chain that do not count", low=0)
     draws: int = setting(150, "steps of a chain that count", low=1)
-    engine: str = setting("serial", "how conditions are run", choices=ENGINES)
-    device: str = setting("auto", "cpu, cuda, or auto")
 
     def __post_init__(self) -> None:
         """A modulus must be prime, and pairs must be left to train and to test on."""

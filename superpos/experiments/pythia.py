@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 
 from ..data.text import EMBEDDED, PILE, Tokens, read_text, tokenized
+from ..engines import Computing
 from ..hub import fetch_dictionaries, fetch_model, fetch_pile
 from ..language_models import Training, folder_of, losses, split, train
 from ..language_sites import language_sites, load_model
@@ -30,7 +31,6 @@ from ..sae import ARCHITECTURES, SAE
 from ..settings import PROFILES, data_root, setting
 from ..shards import Fitting, fit_sites, measured, save_sites
 from ..stock import stocked
-from ..sweep import ENGINES
 
 SECTION = "pythia"
 VERSION = 1
@@ -57,7 +57,7 @@ TOKENS_A_DOCUMENT = 10  # drawn on average, for fitting
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Computing):
     """Parameters of the notebook."""
 
     profile: str = setting("quick", "which profile's values these are", choices=PROFILES)
@@ -94,8 +94,6 @@ class Settings:
     other_architectures: tuple[str, ...] = setting(
         (), "architectures to compare with", choices=ARCHITECTURES
     )
-    engine: str = setting("serial", "how conditions are run", choices=ENGINES)
-    device: str = setting("auto", "cpu, cuda, or auto")
 
     def __post_init__(self) -> None:
         """What is trained or fitted must be possible, and a course needs networks trained here."""

@@ -16,13 +16,13 @@ import pandas as pd
 import torch
 
 from ..data import toy_features
+from ..engines import Computing
 from ..entropy import frobenius_superposition, superposition, weight_features
 from ..ledger import Estimate
 from ..sae import SAEConfig
 from ..settings import PROFILES, setting
 from ..solver import fit
 from ..stats import bootstrap, correlation
-from ..sweep import ENGINES
 from ..toy_networks import ToyModels, train_toy_models
 
 SECTION = "toy_models"
@@ -31,7 +31,7 @@ TITLE = "Toy models of superposition"
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Computing):
     """Parameters of the notebook."""
 
     profile: str = setting("quick", "which profile's values these are", choices=PROFILES)
@@ -49,8 +49,6 @@ class Settings:
     sizes: tuple[int, ...] = setting((2, 8, 16), "neurons of the size sweep (M = 4 N)", low=1)
     starts: int = setting(2, "SAE starts per model, the best of which counts", low=1, high=64)
     seed: int = setting(0, "seed of models, samples and SAEs", low=0)
-    engine: str = setting("serial", "how conditions are run", choices=ENGINES)
-    device: str = setting("auto", "cpu, cuda, or auto")
 
 
 @dataclass(frozen=True)
