@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import psutil
-from loky.backend import get_context
 
 from .task import Failure, Outcome, Task, failure
 
@@ -35,7 +37,7 @@ class Worker:
         """Start nothing yet."""
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         self._environment = {} if threads is None else dict.fromkeys(names, str(threads))
-        self._process: Any = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self._closed = False
 
@@ -93,12 +95,22 @@ class Worker:
         return cloudpickle.loads(pipe.recv_bytes())
 
     def _start(self) -> Connection:
-        context = get_context("loky")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(theirs, os.getpid()), daemon=True, env=self._environment
+        self._pipe, theirs = Pipe()
+        number = theirs.fileno()
+        self._process = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                f"from superpos.worker import serve; serve({number}, {os.getpid()})",
+            ],
+            pass_fds=[number],
+            stdin=subprocess.DEVNULL,
+            env={
+                **os.environ,
+                **self._environment,
+                "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+            },
         )
-        self._process.start()
         theirs.close()
         self._pipe.recv_bytes()  # it is ready
         return self._pipe
@@ -108,16 +120,24 @@ class Worker:
         if process is None:
             return
         with contextlib.suppress(psutil.NoSuchProcess):
-            root = psutil.Process(process.pid)
-            for member in [*root.children(recursive=True), root]:
+            for child in psutil.Process(process.pid).children(recursive=True):
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    member.kill()
-        process.join()
+                    child.kill()
+        process.kill()
+        process.wait()
 
 
-def _serve(pipe: Connection, parent: int) -> None:
-    """Do what comes through the pipe, until it is closed."""
+def serve(number: int, parent: int) -> None:
+    """Do what comes through a pipe, until it is closed; what a worker's process runs.
+
+    Args:
+        number: File descriptor of the pipe's end.
+        parent: The process that started this one, which ends with it.
+    """
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    import torch  # noqa: F401  # seconds that no condition's time limit should count
+
+    pipe = Connection(number)
     pipe.send_bytes(b"")
     with contextlib.suppress(EOFError):
         while True:
