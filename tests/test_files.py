@@ -42,22 +42,6 @@ def test_a_file_is_written_whole_and_replaced_whole(root):
     assert [found.name for found in path.parent.iterdir()] == ["b.json"]
 
 
-def test_an_object_is_not_there_before_all_of_it_is(monkeypatch):
-    path = folder("memory://whole/b.json")
-    opened = path.fs.open
-
-    def torn(_, *arguments, **options):
-        file = opened(*arguments, **options)
-        monkeypatch.setattr(file, "commit", lambda: (_ for _ in ()).throw(OSError("torn")))
-        return file
-
-    with monkeypatch.context() as patch:
-        patch.setattr(type(path.fs), "open", torn)
-        with pytest.raises(OSError, match="torn"):
-            write_whole(path, b"half")
-    assert not path.exists()
-
-
 def test_of_several_creators_one_succeeds(root):
     path = root / "section" / ".key.lease"
     assert create(path, b"first")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -113,7 +114,8 @@ def wait_for(happened) -> None:
 
 def kill(*processes: int) -> None:
     for process in processes:
-        os.kill(process, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it ended with another of them
+            os.kill(process, signal.SIGKILL)
 
 
 def gone(*processes: int) -> bool:

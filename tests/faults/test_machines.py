@@ -3,14 +3,14 @@
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
-from scene import wait_for
+from scene import kill, wait_for
 
 PROGRAMS = Path(sys.executable).parent
 
@@ -33,16 +33,15 @@ class Machines:
         self.all = []
 
     def start(self, program, *arguments):
-        command = [str(PROGRAMS / program), *map(str, arguments)]
-        machine = subprocess.Popen(
-            command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        command = [str(PROGRAMS / program), *arguments]
+        machine = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.all.append(machine)
         return machine
 
     @staticmethod
     def destroy(machine):
-        os.killpg(machine.pid, signal.SIGKILL)
+        parts = psutil.Process(machine.pid).children(recursive=True)
+        kill(machine.pid, *(part.pid for part in parts))
         machine.wait()
 
 
@@ -66,9 +65,16 @@ def ray_cluster(machines, folder):
         "--include-dashboard=false", *quiet,
     )  # fmt: skip
     wait_for(lambda: answers(port))
-    for _ in range(2):
+    for count in (2, 3):
         machines.start("ray", "start", f"--address=127.0.0.1:{port}", "--num-cpus=1", *quiet)
+        wait_for(lambda count=count: ray_nodes(port) == count)
     return f"127.0.0.1:{port}"
+
+
+def ray_nodes(port):
+    """How many machines a cluster of Ray's has."""
+    command = [PROGRAMS / "ray", "status", f"--address=127.0.0.1:{port}"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.count(" 1 node_")
 
 
 def dask_cluster(machines, folder):
