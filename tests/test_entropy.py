@@ -170,7 +170,7 @@ def test_a_participation_ratio_does_not_depend_on_the_scale_of_its_covariance():
 
 def test_constant_activations_have_no_participation_ratio():
     with pytest.raises(e.DeadCodesError, match=r"^the covariance is zero: .* do not vary\.$"):
-        e.participation_ratio(np.stack([np.eye(3), np.zeros((3, 3))]))
+        e.participation_ratio(np.stack([2 * np.eye(3), np.zeros((3, 3))]))
 
 
 def test_the_covariance_of_a_participation_ratio_is_square():
