@@ -45,10 +45,10 @@ def probabilities(codes: Array) -> Array:
             "codes contain negative values; give magnitudes, for example codes.abs().sum(0)."
         )
     largest = values.amax(-1, keepdim=True)
-    if bool((largest == 0).any()):
-        members = (largest.squeeze(-1) == 0).sum().item()
+    dead = (largest == 0).sum().item()
+    if dead:
         raise DeadCodesError(
-            f"all codes are zero for {members} member(s): the autoencoder is dead there. "
+            f"all codes are zero for {dead} member(s): the autoencoder is dead there. "
             "Lower l1, or check that the activations are not all zero."
         )
     values = values / largest  # so that the sum cannot overflow

@@ -2,13 +2,21 @@
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from superpos.data import load_images
 from superpos.networks import classification_loss, mlp
 
 # No test may fail because the machine is busy.
 settings.register_profile("untimed", deadline=None)
+# What `make mutants` asks for: always the same examples, and no search for smaller ones.
+settings.register_profile(
+    "mutants",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=(Phase.explicit, Phase.generate),
+)
 settings.load_profile("untimed")
 
 

@@ -143,13 +143,40 @@ def test_a_linear_network_meets_its_closed_form_worst_case(norm, targeted):
     x = torch.rand(20, 6, generator=generator, dtype=torch.float64) * 0.4 + 0.3
     y = torch.randint(0, 2, (20,), generator=generator)
     direction = weights.sign() if norm == "linf" else weights / weights.norm()
-    sign = (2 * y - 1) if targeted else (1 - 2 * y)
+    sign = (2 * y - 1 if targeted else 1 - 2 * y).double()
     expected = x + 0.2 * sign[:, None] * direction.T
     options = {"epsilon": 0.2, "norm": norm, "targeted": targeted}
     for model in (lambda x: x @ weights, lambda x: (x @ weights).squeeze(-1)):
-        torch.testing.assert_close(fgsm(model, x, y, **options), expected)
+        torch.testing.assert_close(fgsm(model, x, y, **options), expected, atol=1e-12, rtol=0)
+        short = pgd(model, x, y, steps=3, step_size=0.02, random_start=False, **options)
+        torch.testing.assert_close(short, x + 0.3 * (expected - x), atol=1e-12, rtol=0)
         found = pgd(model, x, y, steps=40, step_size=0.1, generator=seeded(), **options)
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_steps_are_two_and_a_half_radii_together_unless_told_otherwise(norm):
+    x, (_, member) = torch.rand(4, 8, generator=seeded()), curved_ensemble(1, 8, 3)
+    options = {"epsilon": 0.3, "steps": 5, "norm": norm, "random_start": False}
+    found = pgd(member(0), x, torch.zeros(4), **options)
+    expected = pgd(member(0), x, torch.zeros(4), step_size=0.15, **options)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_one_radius_serves_all_samples(norm):
+    x, (_, member) = torch.rand(4, 8, generator=seeded()), curved_ensemble(1, 8, 3)
+    given, listed = (
+        fgsm(member(0), x, torch.zeros(4), epsilon=epsilon, norm=norm)
+        for epsilon in (0.1, torch.tensor([0.1]))
+    )
+    assert torch.equal(given, listed)
+
+
+def test_fgsm_keeps_to_the_bounds_it_is_given():
+    x, sign = torch.tensor([[-0.9, 0.0, 0.9]]), torch.tensor([-1.0, 1.0, 1.0])
+    found = fgsm(lambda x: x @ sign, x, torch.zeros(1), epsilon=0.5, bounds=(-1.0, 1.0))
+    torch.testing.assert_close(found, torch.tensor([[-1.0, 0.5, 1.0]]))
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -224,6 +251,14 @@ def test_random_starts_are_uniform_in_the_ball():
     assert start.mean(0).abs().max() < 0.01
 
 
+def test_random_starts_are_as_precise_as_their_inputs():
+    x = torch.zeros(2, 3, dtype=torch.float64)
+    options = {"epsilon": 1.0, "steps": 1, "step_size": 0.0, "bounds": (-1.0, 1.0)}
+    for generator in (seeded(), [seeded(), seeded(1)]):
+        start = pgd(lambda x: x, x, x[:, 0], generator=generator, **options)
+        assert (start != start.float()).all()
+
+
 @pytest.mark.parametrize("scale", [0.0, 1e-30])
 def test_vanishing_gradients_do_no_harm_in_l2(scale):
     x, y = torch.rand(4, 6, generator=seeded()) * 0.2 + 0.4, torch.ones(4)
@@ -296,11 +331,22 @@ def test_epsilon_zero_returns_a_copy_without_calling_the_model():
         ({"norm": "l1"}, ValueError, "use one of linf, l2"),
         ({"steps": 0}, ValueError, "at least 1"),
         ({"bounds": (1.0, 0.0)}, ValueError, "lower first"),
+        ({"bounds": (0.5, 0.5)}, ValueError, "lower first"),
         ({"bounds": (0.0, 0.75)}, ValueError, "from 0.25 to 1, outside the bounds 0 to 0.75"),
         ({"x": torch.full((2, 4), float("nan"))}, ValueError, "Inputs range from nan"),
         ({"x": torch.ones(2, 4, dtype=torch.int64)}, TypeError, "floating-point"),
-        ({"generator": None}, ValueError, "needs a generator"),
-        ({"generator": [seeded()] * 3}, ValueError, "3 generators were given for 2"),
+        (
+            {"generator": None},
+            ValueError,
+            r"^A random start needs a generator: pass generator=torch\.Generator\(x\.device\)\."
+            r"manual_seed\(seed\), or random_start=False\.$",
+        ),
+        (
+            {"generator": [seeded()] * 3},
+            ValueError,
+            r"^3 generators were given for 2 entries of the first axis of x: pass one for each, or "
+            r"a single torch\.Generator\.$",
+        ),
         ({"y": torch.zeros(3)}, ValueError, "do not fit logits"),
     ],
 )
@@ -317,7 +363,7 @@ def test_wrong_arguments_are_refused_with_a_reason(change, error, message):
 
 
 def test_an_l2_radius_cannot_vary_between_features():
-    x = torch.rand(2, 3, 4, generator=seeded())
-    epsilon = torch.full((2, 3), 0.1)
+    x = torch.rand(2, 2, 4, generator=seeded())
+    epsilon = torch.full((2, 2), 0.1)
     with pytest.raises(ValueError, match="may be the first 1 of x only"):
         fgsm(lambda x: x.flatten(1), x, torch.zeros(2), epsilon=epsilon, norm="l2")

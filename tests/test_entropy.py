@@ -18,6 +18,13 @@ codes_arrays = arrays(
     np.float64, st.integers(1, 30), elements=st.floats(0, 1e6, allow_subnormal=False)
 ).filter(lambda a: a.max() > 1e-9)
 
+MATRIX_MEASURES = {
+    e.weight_features: "weights",
+    e.frobenius_superposition: "weights",
+    e.effective_rank: "matrix",
+    e.participation_ratio: "covariance",
+}
+
 
 @given(codes_arrays)
 def test_features_lie_between_one_and_the_dictionary_size(codes):
@@ -81,20 +88,38 @@ def test_batched_members_equal_members_alone_and_torch_equals_numpy():
     np.testing.assert_allclose(torched.numpy(), batched, rtol=1e-12)
 
 
-def test_huge_and_single_precision_codes_do_not_overflow():
-    codes = torch.full((6,), 3e38)
+@pytest.mark.parametrize("order", [0, 0.5, 1, 2, math.inf])
+def test_hill_numbers_of_members_together_are_theirs_alone(order):
+    codes = torch.rand(3, 7, generator=torch.Generator().manual_seed(1))
+    codes[0, :4] = 0
+    together = e.hill_number(codes, order)
+    assert together.dtype == torch.float64
+    torch.testing.assert_close(together, torch.stack([e.hill_number(c, order) for c in codes]))
+
+
+@pytest.mark.parametrize("codes", [torch.full((6,), 3e38), np.full(6, 1e308), np.full(6, 1e-308)])
+def test_huge_and_tiny_codes_do_no_harm(codes):
     assert e.effective_features(codes).item() == pytest.approx(6)
 
 
 def test_dead_codes_are_a_named_error_not_a_number():
-    with pytest.raises(e.DeadCodesError, match="2 member"):
+    message = (
+        r"^all codes are zero for 2 member\(s\): .* there\. Lower l1, or check .* not all zero\.$"
+    )
+    with pytest.raises(e.DeadCodesError, match=message):
         e.effective_features(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]))
 
 
 @pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
 def test_negative_and_non_finite_codes_are_refused(bad):
-    with pytest.raises(ValueError, match=r"negative|nan"):
+    with pytest.raises(ValueError, match=r"^codes contain (negative|nan)"):
         e.probabilities(np.array([1.0, bad]))
+
+
+@pytest.mark.parametrize("codes", [np.float64(1), np.ones((3, 0))])
+def test_codes_without_a_dictionary_are_refused(codes):
+    with pytest.raises(ValueError, match=r"^codes have no dictionary axis; give an array"):
+        e.probabilities(codes)
 
 
 @pytest.mark.parametrize("order", [-0.1, math.nan])
@@ -104,6 +129,7 @@ def test_negative_orders_are_refused(order):
 
 
 def test_a_layer_without_neurons_is_refused():
+    assert e.superposition(np.ones(3), 1) == pytest.approx(3)
     with pytest.raises(ValueError, match="at least one"):
         e.superposition(np.ones(3), 0)
 
@@ -128,11 +154,35 @@ def test_participation_ratio_agrees_with_eigenvalues():
     assert e.participation_ratio(covariance) == pytest.approx(values.sum() ** 2 / (values**2).sum())
 
 
+@pytest.mark.parametrize("measure", MATRIX_MEASURES)
+def test_matrices_measured_together_are_measured_alone(measure):
+    factors = np.random.default_rng(5).normal(size=(3, 4, 4))
+    factors[1, :, 2:] = 0
+    matrices = factors @ factors.swapaxes(-1, -2)
+    np.testing.assert_allclose(measure(matrices), [measure(matrix) for matrix in matrices])
+
+
+def test_a_participation_ratio_does_not_depend_on_the_scale_of_its_covariance():
+    covariance = np.diag([3.0, 1.0])
+    found = e.participation_ratio(np.stack([covariance * scale for scale in (1e200, 1, 1e-200)]))
+    np.testing.assert_allclose(found, 16 / 10)
+
+
 def test_constant_activations_have_no_participation_ratio():
-    with pytest.raises(e.DeadCodesError, match="do not vary"):
-        e.participation_ratio(np.zeros((3, 3)))
+    with pytest.raises(e.DeadCodesError, match=r"^the covariance is zero: .* do not vary\.$"):
+        e.participation_ratio(np.stack([2 * np.eye(3), np.zeros((3, 3))]))
 
 
-def test_weights_with_one_axis_are_refused():
-    with pytest.raises(ValueError, match="two axes"):
-        e.frobenius_superposition(np.ones(3))
+def test_the_covariance_of_a_participation_ratio_is_square():
+    with pytest.raises(
+        ValueError, match=r"^covariance has shape \(3, 3, 2\); its last axes must be"
+    ):
+        e.participation_ratio(np.ones((3, 3, 2)))
+
+
+@pytest.mark.parametrize(("measure", "name"), MATRIX_MEASURES.items())
+def test_what_is_no_finite_matrix_is_refused_by_name(measure, name):
+    with pytest.raises(ValueError, match=rf"^{name} has shape \(3,\); give at least two axes"):
+        measure(np.ones(3))
+    with pytest.raises(ValueError, match=f"^{name} contains nan or infinity"):
+        measure(np.array([[1.0, math.inf], [1.0, 1.0]]))

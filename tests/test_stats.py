@@ -14,9 +14,24 @@ def test_the_mean_interval_is_the_textbook_t_interval():
     assert (low, high) == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-3)
 
 
-def test_one_value_has_no_interval():
+def test_two_values_are_enough_for_an_interval_and_one_is_not():
+    # mean 2, standard error 1, t(0.975, 1) = 12.7062
+    assert stats.mean_interval([1.0, 3.0])[:3] == pytest.approx((2, -10.7062, 14.7062), abs=1e-4)
     with pytest.raises(ValueError, match="two repeats"):
         stats.mean_interval([1.0])
+
+
+def test_repeats_that_agree_say_why_they_have_no_interval():
+    assert stats.mean_interval([2.0, 2.0, 2.0]) == (2, 2, 2, "all repeats agree", "")
+
+
+@pytest.mark.parametrize("kind", [np.float32, bool])
+def test_numbers_of_any_kind_count_as_doubles(kind):
+    x, y = np.array([[0, 0, 0.1, 0.7, 0.3], [3.1, 0.4, 0, 0.2, 0.3]]).astype(kind)
+    assert stats.mean_interval(y) == stats.mean_interval(y.astype(float))
+    for statistic in (stats.difference, stats.correlation, stats.normalized_slope):
+        expected = statistic(x.astype(float), y.astype(float))
+        assert statistic(x, y.astype(float)) == statistic(x.astype(float), y) == expected
 
 
 def test_correlation_is_fishers():
@@ -31,10 +46,19 @@ def test_correlation_is_fishers():
     )
 
 
+def test_four_pairs_are_enough_for_a_correlation():
+    # r = 3 / 5, and the standard error of its arctanh is 1 / sqrt(4 - 3)
+    found, half = stats.correlation([0, 1, 2, 3], [1, 0, 3, 2]), scipy.stats.norm.ppf(0.975)
+    expected = 0.6, np.tanh(np.arctanh(0.6) - half), np.tanh(np.arctanh(0.6) + half)
+    assert found[:3] == pytest.approx(expected)
+    assert stats.correlation([0, 1, 1, 0], [0, 1, 0, 0]).value == pytest.approx(3**-0.5)
+
+
 @pytest.mark.parametrize("x", [[1, 1, 1, 1], [1, 2, 3]])
 def test_correlations_that_mean_nothing_are_refused(x):
-    with pytest.raises(ValueError, match="four pairs"):
-        stats.correlation(x, range(len(x)))
+    for pair in ((x, range(len(x))), (range(len(x)), x)):
+        with pytest.raises(ValueError, match=r"^a correlation needs at least four pairs"):
+            stats.correlation(*pair)
 
 
 def test_the_bootstrap_interval_of_a_mean_is_close_to_the_t_interval():
@@ -46,10 +70,17 @@ def test_the_bootstrap_interval_of_a_mean_is_close_to_the_t_interval():
     assert found.high == pytest.approx(expected.high, abs=0.04)
 
 
+def test_the_bootstrap_interval_of_a_share_is_the_binomial_one():
+    found = stats.bootstrap([np.arange(20) < 5], np.mean, level=0.5)
+    expected = scipy.stats.binom.ppf([0.25, 0.75], 20, 0.25) / 20
+    assert found[:3] == pytest.approx((0.25, *expected))
+
+
 def test_the_bootstrap_keeps_rows_together_and_its_seed():
-    x = np.arange(20.0)
+    x = np.arange(20) ** 0.5
     assert stats.bootstrap([x, -x], lambda a, b: float((a + b).mean()))[:3] == (0, 0, 0)
-    assert stats.bootstrap([x], np.mean) == stats.bootstrap([x], np.mean)
+    spelled_out = stats.bootstrap([x], np.mean, seed=0, resamples=2000, level=0.95)
+    assert stats.bootstrap([x], np.mean) == spelled_out
 
 
 def test_a_normalized_slope_worked_by_hand():
@@ -59,7 +90,7 @@ def test_a_normalized_slope_worked_by_hand():
 
 
 def test_a_slope_without_a_base_is_refused():
-    with pytest.raises(ValueError, match="epsilon 0"):
+    with pytest.raises(ValueError, match=r"^a normalized slope needs observations at epsilon 0"):
         stats.normalized_slope([0.1, 0.2], [1, 2])
 
 
