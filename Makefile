@@ -4,6 +4,7 @@ PROFILE ?=
 
 BIN := .venv/bin
 STAMP := .venv/.installed
+CLUSTER := .venv/.cluster
 ALONE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 CORES = $$($(BIN)/python -c 'import joblib; print(joblib.cpu_count())')
 # The scorecard reads what the other notebooks report, so it comes last.
@@ -17,7 +18,7 @@ EXECUTE = import sys, nbclient, nbformat; path = sys.argv[1]; \
 	nbformat.write(nbclient.execute(nbformat.read(path, 4), cwd='notebooks', record_timing=False), path)
 
 .DEFAULT_GOAL := help
-.PHONY: help install book notebooks test mutants browser lint vendor clean
+.PHONY: help install book notebooks test faults engines mutants browser lint vendor clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | \
@@ -38,6 +39,11 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[book,test]'
 	@touch $@
 
+$(CLUSTER): $(STAMP)
+	@echo "installing Ray, Dask and an object store into .venv"
+	@$(BIN)/python -m uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[book,test,faults]'
+	@touch $@
+
 book: $(STAMP) ## run every notebook and build the book (PROFILE=workstation or paper for more)
 	@$(BIN)/superpos book $(if $(PROFILE),--profile $(PROFILE))
 
@@ -47,8 +53,14 @@ notebooks: $(STAMP) ## run every notebook in place, to commit it with its output
 
 test: $(STAMP) ## run all tests, and the notebooks as regression tests
 	@$(FRESH_RESULTS) && $(ALONE) $(BIN)/python -m pytest \
-		-m 'not browser' -n "$(CORES)" --dist loadfile --no-loadscope-reorder \
+		-m 'not browser and not faults' -n "$(CORES)" --dist loadfile --no-loadscope-reorder \
 		--nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval.cfg $(NOTEBOOKS) tests
+
+faults: $(CLUSTER) ## do harm to running sweeps; records in results/faults.json what became of the data
+	@$(ALONE) $(BIN)/python -m pytest tests/faults --record-faults results/faults.json
+
+engines: $(CLUSTER) ## measure what each engine costs beside its conditions, into results/engines.json
+	@$(ALONE) $(BIN)/python benchmarks/engines.py --json results/engines.json
 
 mutants: $(STAMP) ## put faults into the core and count those that no test notices
 	@$(ALONE) $(BIN)/python -m uv run --quiet --no-project --python $(BIN)/python \

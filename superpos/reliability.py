@@ -1,47 +1,100 @@
-"""What became of the data when harm was done to sweeps, as the tests recorded it."""
+"""How the library stands up to faults, as tests and benchmarks recorded it."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from .settings import project_root
 
-COLUMNS = {
+_FAULTS = {
     "fault": "fault",
     "where": "where",
     "finished": "finished before",
     "unchanged": "of these unchanged",
     "computed_by_rerun": "computed by the rerun",
-    "table_equal": "same table in the end",
-    "said": "what was said",
+    "table_equal": "same table",
 }
-"""Columns of a fault's row, with their headings."""
+_ENGINES = {
+    "engine": "engine",
+    "start_seconds": "first condition, s",
+    "ms_per_condition": "each further, ms",
+    "rerun_seconds": "rerun, s",
+    "read_seconds": "reading back, s",
+}
 
 
 def recorded(name: str) -> dict[str, Any]:
-    """Read ``results/<name>.json``, which a test or a benchmark wrote.
+    """Read ``results/<name>.json``, which ``make <name>`` writes.
 
     Args:
         name: ``"faults"``, ``"engines"`` or ``"mutants"``.
 
     Raises:
-        FileNotFoundError: If it is not there; says what writes it.
+        FileNotFoundError: If it is not there.
     """
-    path: Path = project_root() / "results" / f"{name}.json"
+    path = project_root() / "results" / f"{name}.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; `make {name}` writes it")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def faults(record: dict[str, Any]) -> pd.DataFrame:
-    """Return one line per fault and engine, with the headings of :data:`COLUMNS`.
+    """One line per fault and place: what became of the data.
 
     Args:
         record: What :func:`recorded` read of ``"faults"``.
     """
-    table = pd.DataFrame(record["rows"])[list(COLUMNS)]
-    return table.rename(columns=COLUMNS)
+    return pd.DataFrame(record["rows"])[list(_FAULTS)].rename(columns=_FAULTS)
+
+
+def messages(record: dict[str, Any]) -> pd.DataFrame:
+    """One line per fault that is reported: the line a user sees first.
+
+    Args:
+        record: What :func:`recorded` read of ``"faults"``.
+    """
+    rows = pd.DataFrame(record["rows"])
+    said = rows[rows["said"] != ""].drop_duplicates("fault")
+    return said[["fault", "said"]].rename(columns={"said": "what is said"})
+
+
+def engines(record: dict[str, Any]) -> pd.DataFrame:
+    """One line per engine: what a sweep costs beside its conditions.
+
+    Args:
+        record: What :func:`recorded` read of ``"engines"``.
+    """
+    return pd.DataFrame(record["rows"])[list(_ENGINES)].rename(columns=_ENGINES)
+
+
+def mutants(record: dict[str, Any]) -> pd.DataFrame:
+    """One line per module: deliberate faults in its code, and how many no test noticed.
+
+    Args:
+        record: What :func:`recorded` read of ``"mutants"``.
+    """
+    rows = [
+        {
+            "module": name,
+            "faults": module["mutants"],
+            "noticed": module["killed"] + module["timed_out"],
+            "unnoticed": module["survived"],
+            "share unnoticed": f"{100 * module['share_survived']:.1f}%",
+        }
+        for name, module in record["modules"].items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def made(record: dict[str, Any]) -> str:
+    """Say when and with what code a record was made, as the end of a sentence.
+
+    Args:
+        record: What :func:`recorded` read.
+    """
+    about = record.get("provenance", record)
+    device = f", {about['device']}" if "device" in about else ""
+    return f"{about['date'][:10]}, commit {about['commit'][:8]}{device}."

@@ -12,6 +12,7 @@ import fake_experiment
 import pytest
 from fake_experiment import Condition
 
+from superpos import lease
 from superpos.store import Store
 from superpos.sweep import SweepFailed, sweep
 
@@ -174,6 +175,32 @@ def test_a_sweep_takes_over_what_another_finished_meanwhile(store, log, tmp_path
     assert process.wait(60) == 0
     process.stderr.close()
     assert runs(log) == [2, 3, 4]
+
+
+def test_a_condition_left_by_another_machine_is_taken_over_after_the_others(
+    store, log, monkeypatch
+):
+    monkeypatch.setattr(lease, "TERM", 0.2)
+    left = store.lease("fake", 1, FIVE[1])
+    left.parent.mkdir(parents=True)
+    left.write_text('{"owner": "another", "place": "another machine", "pid": 1, "beat": 7}')
+    records = quiet_sweep(FIVE, store)
+    assert [record.condition["seed"] for record in records] == [0, 1, 2, 3, 4]
+    assert [int(line) for line in log.read_text().split()] == [0, 2, 3, 4, 1]
+    assert not left.exists()
+
+
+def test_a_time_limit_stops_a_condition_and_leaves_the_others(store, log, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_HOLD", str(tmp_path / "hold"))
+    with pytest.raises(
+        SweepFailed, match=r"1 condition failed(?s:.*)TimeLimit: .* 0.5 s"
+    ) as caught:
+        quiet_sweep(FIVE[1:4], store, time_limit=0.5)
+    assert caught.value.failures[0].condition == Condition(2)
+    (tmp_path / "hold").unlink()
+    monkeypatch.delenv("FAKE_HOLD")
+    assert len(quiet_sweep(FIVE[1:4], store)) == 3
+    assert runs(log) == [1, 2, 2, 3]
 
 
 def test_no_conditions_give_no_records(store):

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import faulty
 import psutil
+import pytest
 
 from superpos.store import Store
 from superpos.sweep import sweep
 
 HERE = Path(__file__).parent
 SEEDS = tuple(range(12))
+PACKAGES = {"ray": "ray", "dask": "distributed"}
 PATIENCE = 180  # seconds until a test gives up; how long anything takes decides nothing
 
 
@@ -49,6 +51,8 @@ class Scene:
             file.unlink()
 
     def start(self, seeds=SEEDS, **options) -> subprocess.Popen:
+        if options.get("engine") in PACKAGES:
+            pytest.importorskip(PACKAGES[options["engine"]])
         command = [sys.executable, str(HERE / "driver.py"), str(self.store.root)]
         command += [json.dumps(options), json.dumps(list(seeds))]
         driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
