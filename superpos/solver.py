@@ -25,6 +25,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .entropy import effective_features
+from .given import shown, whole
 from .learner import Learner, Order, checked, next_batch, paired_seeds, root_mean_square
 from .sae import SAE, SAEConfig, slices
 
@@ -80,9 +81,14 @@ def fit(
         The fit, with the autoencoders on `device`.
 
     Raises:
-        ValueError: wrong shapes, no samples, non-finite activations, or seeds that do not match.
+        TypeError: activations that are no real numbers, or a configuration that is no `SAEConfig`.
+        ValueError: wrong shapes, no samples, activations that are not finite or whose size single
+            precision cannot fit, seeds that do not match, a dictionary that is too large, or a
+            device that is not there.
     """
-    config = config or SAEConfig()
+    config = configuration(config)
+    if at_once is not None:
+        at_once = whole("at_once", at_once)
     x = checked(activations, device)
     seeds = paired_seeds(x, seeds)
     members = len(seeds)
@@ -96,6 +102,17 @@ def fit(
             parts.append(_fit_group(part, config, plan, seeds[chosen]))
             bar.update(len(seeds[chosen]))
     return _joined(parts)
+
+
+def configuration(config: SAEConfig | None) -> SAEConfig:
+    """A configuration, the default if it is None.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(config, SAEConfig | None):
+        raise TypeError(f"the configuration is {shown(config)}; give a SAEConfig, or None.")
+    return config or SAEConfig()
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def test_negative_orders_are_refused(order):
 
 
 def test_a_layer_without_neurons_is_refused():
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="at least 1"):
         e.superposition(np.ones(3), 0)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..data import Images, load_images
 from ..data.images import check_classes
 from ..data.ordering import stratified_order
+from ..device import DEVICES
 from ..hypotheses import claimed
 from ..image_networks import CNNS, CONNECTED, RESNET, SINGLE, make_network
 from ..ledger import Estimate
@@ -100,7 +101,7 @@ class Settings:
     )
     samples: int = setting(10_000, "activations an SAE is fitted to, at most", low=100)
     architecture: str = setting("tied", "of SAEs", choices=ARCHITECTURES)
-    expansion: float = setting(4.0, "SAE dictionary over neurons", low=0.1)
+    expansion: float = setting(4.0, "SAE dictionary over neurons", low=0.1, high=1024.0)
     l1: float = setting(0.1, "SAE penalty", low=0.0)
     starts: int | None = setting(
         1, "SAE starts, the best of which counts; None suits the width", low=1, high=64
@@ -109,7 +110,9 @@ class Settings:
     sae_rounds: int = setting(3, "rounds at most; fewer if one changes nothing", low=1)
     compared: tuple[int, ...] = setting((), "widths of MLPs whose SAEs are varied", low=1)
     other_l1: tuple[float, ...] = setting((), "penalties to compare with", low=0.0)
-    other_expansions: tuple[float, ...] = setting((), "expansions to compare with", low=0.1)
+    other_expansions: tuple[float, ...] = setting(
+        (), "expansions to compare with", low=0.1, high=1024.0
+    )
     other_architectures: tuple[str, ...] = setting(
         (), "architectures to compare with", choices=ARCHITECTURES
     )
@@ -117,7 +120,7 @@ class Settings:
     other_epochs: tuple[int, ...] = setting((), "passes of the plain recipe to compare with", low=1)
     normalized: bool = setting(False, "compare with normalized activations")
     engine: str = setting("serial", "how conditions are run", choices=ENGINES)
-    device: str = setting("auto", "cpu, cuda, or auto")
+    device: str = setting("auto", "where to compute", choices=DEVICES)
 
     def __post_init__(self) -> None:
         """Slopes need networks at epsilon 0, at others, and repeats; tasks must be possible."""

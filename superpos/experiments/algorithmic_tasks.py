@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .. import rasp
 from ..compression import Compressed, compressed, directions_read, reads
+from ..device import DEVICES
 from ..dictionary import codes
 from ..entropy import effective_features
 from ..ledger import Estimate
@@ -79,7 +80,7 @@ class Settings:
     l1: float = setting(0.1, "SAE penalty", low=0.0)
     samples: int = setting(2048, "states of the stream per SAE", low=100)
     engine: str = setting("serial", "how conditions are run", choices=ENGINES)
-    device: str = setting("auto", "cpu, cuda, or auto")
+    device: str = setting("auto", "where to compute", choices=DEVICES)
 
     def __post_init__(self) -> None:
         """A grid needs a point, and inputs must be few enough to try them all."""

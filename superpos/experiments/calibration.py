@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from ..data import nonempty_toy_features
+from ..device import DEVICES
 from ..entropy import effective_features
 from ..ledger import Estimate
 from ..sae import ARCHITECTURES, SAEConfig
@@ -49,12 +50,12 @@ class Settings:
         choices=ARCHITECTURES,
     )
     samples: int = setting(4000, "samples", low=100)
-    expansion: float = setting(8.0, "SAE dictionary over neurons", low=0.1)
+    expansion: float = setting(8.0, "SAE dictionary over neurons", low=0.1, high=1024.0)
     l1: float = setting(0.1, "SAE penalty", low=0.0)
     seeds: int = setting(3, "SAE seeds per point", low=2, high=100)
     starts: int = setting(2, "SAE starts per seed, the best of which counts", low=1, high=64)
     engine: str = setting("serial", "how conditions are run", choices=ENGINES)
-    device: str = setting("auto", "cpu, cuda, or auto")
+    device: str = setting("auto", "where to compute", choices=DEVICES)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 
 from ..data import sparse_parity
+from ..device import DEVICES
 from ..dictionary import nearest_cosines
 from ..ledger import Estimate
 from ..parity_networks import Networks, trained
@@ -73,10 +74,12 @@ class Settings:
         (100, 300), "epochs after which the recipe is read", low=1
     )
     long_epochs: tuple[int, ...] = setting((1000,), "the same where the recipe goes on", low=1)
-    long_expansions: tuple[float, ...] = setting((4.0,), "dictionaries where it does", low=1e-6)
+    long_expansions: tuple[float, ...] = setting(
+        (4.0,), "dictionaries where it does", low=1e-6, high=1024.0
+    )
     long_l1s: tuple[float, ...] = setting((0.01,), "penalties where it does", low=0.0)
     engine: str = setting("serial", "how conditions are run", choices=ENGINES)
-    device: str = setting("auto", "cpu, cuda, or auto")
+    device: str = setting("auto", "where to compute", choices=DEVICES)
 
     def __post_init__(self) -> None:
         """Refuse empty grids, dictionaries without a code, and ways on both lists."""

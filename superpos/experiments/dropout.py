@@ -15,6 +15,7 @@ import pandas as pd
 import scipy.stats
 
 from ..data import sparse_parity
+from ..device import DEVICES
 from ..ledger import Estimate
 from ..parity_networks import Networks, trained
 from ..sae import SAEConfig
@@ -74,7 +75,7 @@ class Settings:
     l1: float = setting(0.1, "SAE penalty", low=0.0)
     sae_epochs: int = setting(300, "epochs of the recipe", low=1)
     engine: str = setting("serial", "how conditions are run", choices=ENGINES)
-    device: str = setting("auto", "cpu, cuda, or auto")
+    device: str = setting("auto", "where to compute", choices=DEVICES)
 
     def __post_init__(self) -> None:
         """Falls need a base and another rate; grids need a point."""

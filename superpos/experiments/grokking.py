@@ -20,6 +20,7 @@ import torch
 from ..checkpoints import SAMPLERS, WAYS, coefficients, dictionaries, embeddings
 from ..data import Modular, modular
 from ..data.modular import OPERATIONS, check_fraction, check_prime
+from ..device import DEVICES
 from ..fourier import cyclic_order
 from ..ledger import Estimate
 from ..modular_networks import Trajectory, checkpoint_steps, trained
@@ -76,7 +77,7 @@ class Settings:
     burn_in: int = setting(150, "steps of a chain that do not count", low=0)
     draws: int = setting(150, "steps of a chain that count", low=1)
     engine: str = setting("serial", "how conditions are run", choices=ENGINES)
-    device: str = setting("auto", "cpu, cuda, or auto")
+    device: str = setting("auto", "where to compute", choices=DEVICES)
 
     def __post_init__(self) -> None:
         """A modulus must be prime, and pairs must be left to train and to test on."""

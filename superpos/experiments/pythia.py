@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 
 from ..data.text import EMBEDDED, PILE, Tokens, read_text, tokenized
+from ..device import DEVICES
 from ..hub import fetch_dictionaries, fetch_model, fetch_pile
 from ..language_models import Training, folder_of, losses, split, train
 from ..language_sites import language_sites, load_model
@@ -95,7 +96,7 @@ class Settings:
         (), "architectures to compare with", choices=ARCHITECTURES
     )
     engine: str = setting("serial", "how conditions are run", choices=ENGINES)
-    device: str = setting("auto", "cpu, cuda, or auto")
+    device: str = setting("auto", "where to compute", choices=DEVICES)
 
     def __post_init__(self) -> None:
         """What is trained or fitted must be possible, and a course needs networks trained here."""
