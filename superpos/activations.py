@@ -164,7 +164,7 @@ def reiterable(data: Any) -> bool:
             f"data is a {type(data).__name__}; give a tensor, an array, or an iterable of batches "
             "(a list, for a single batch)."
         )
-    return iter(data) is not data
+    return not isinstance(data, Iterator)
 
 
 class Reservoir:

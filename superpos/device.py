@@ -28,12 +28,14 @@ def usable_device(device: torch.device | str) -> torch.device:
     """
     import torch
 
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     try:
-        found = torch.empty(0, device=torch.device(chosen_device(device))).device
+        found = torch.device(chosen_device(device))
+        if found.type == "meta" or (found.type == "cuda" and (found.index or 0) >= count):
+            raise ValueError
+        torch.empty(0, device=found)
     except Exception:  # a device that is missing or none at all raises errors of many kinds
-        found = None
-    if found is None or found.type == "meta" or (found.type == "cpu" and found.index):
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         there = ", ".join(["'auto'", "'cpu'", *(f"'cuda:{number}'" for number in range(count))])
-        raise ValueError(f"device is {str(device)!r}, which is not here; give one of {there}.")
+        message = f"device is {str(device)!r}, which is not here; give one of {there}."
+        raise ValueError(message) from None
     return found

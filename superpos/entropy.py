@@ -130,8 +130,8 @@ def hill_number(codes: Array, order: float) -> Array:
     """
     order = real("order", order, "a number from 0 to math.inf", lambda number: number >= 0)
     values, restore = _doubles(probabilities(codes), "shares")
-    if order == 0:
-        return restore((values > 0).sum(-1).to(values.dtype))
+    if order == 0:  # of the codes themselves, since a small share may round to zero
+        return restore((_doubles(codes, "codes")[0] > 0).sum(-1).to(values.dtype))
     logs = values.log()  # -inf where a share is zero, which drops out below
     if order == math.inf:
         return restore((-logs.amax(-1)).exp())

@@ -26,8 +26,8 @@ from .entropy import DeadCodesError, effective_features, hill_number
 from .evaluation import evaluating
 from .given import check_range, shown, whole
 from .report import Report, Superposition
-from .sae import ROWS, SAE, SAEConfig
-from .solver import Fit, configuration, fit
+from .sae import ROWS, SAE, SAEConfig, configuration
+from .solver import Fit, fit
 
 BLOCKS = 10  # parts of the data, for the interval
 ORDERS = (0, 1, 2, math.inf)

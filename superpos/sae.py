@@ -113,6 +113,17 @@ class SAEConfig:
         return k
 
 
+def configuration(config: SAEConfig | None) -> SAEConfig:
+    """A configuration, the default if it is None.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(config, SAEConfig | None):
+        raise TypeError(f"the configuration is {shown(config)}; give a SAEConfig, or None.")
+    return config or SAEConfig()
+
+
 @dataclass(eq=False)
 class SAE:
     """Trained autoencoders of one configuration, one per member."""

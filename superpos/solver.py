@@ -25,9 +25,9 @@ import torch
 from tqdm.auto import tqdm
 
 from .entropy import effective_features
-from .given import shown, whole
+from .given import whole
 from .learner import Learner, Order, checked, next_batch, paired_seeds, root_mean_square
-from .sae import SAE, SAEConfig, slices
+from .sae import SAE, SAEConfig, configuration, slices
 
 RATE = 0.01  # of the dictionary at batch 128, for a wide matrix
 BIAS_RATE = 2e-3  # Adam's, in units of the activations' root mean square
@@ -102,17 +102,6 @@ def fit(
             parts.append(_fit_group(part, config, plan, seeds[chosen]))
             bar.update(len(seeds[chosen]))
     return _joined(parts)
-
-
-def configuration(config: SAEConfig | None) -> SAEConfig:
-    """A configuration, the default if it is None.
-
-    Raises:
-        TypeError: it is something else.
-    """
-    if not isinstance(config, SAEConfig | None):
-        raise TypeError(f"the configuration is {shown(config)}; give a SAEConfig, or None.")
-    return config or SAEConfig()
 
 
 @dataclass(frozen=True)
