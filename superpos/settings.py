@@ -254,7 +254,8 @@ def _yaml(name: str, text: str) -> Any:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = getattr(error, "problem", None) or error
-        shown = text.strip() if len(text) <= 60 else f"{text.strip()[:57]}..."
+        shown = " ".join(text.split())
+        shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
         raise SettingsError(f"{name}: '{shown}' is not valid YAML: {reason}") from None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -280,13 +280,16 @@ def _select(
 def _kept_classes(classes: int | Sequence[int] | None, number: int) -> tuple[int, ...]:
     if classes is None:
         return tuple(range(number))
-    if not isinstance(classes, Iterable) or isinstance(classes, str):
+    try:
+        kept = None if isinstance(classes, str) else tuple(classes)
+    except TypeError:
+        kept = None
+    if kept is None:
         if not is_whole(classes) or not 2 <= classes <= number:
             raise ValueError(
                 f"classes is {classes}: the data set has {number}, so give 2 to {number}."
             )
         return tuple(range(classes))
-    kept = tuple(classes)
     fit = all(map(is_whole, kept)) and set(kept) <= set(range(number))
     if not fit or len(kept) < 2 or len(set(kept)) < len(kept):
         raise ValueError(

@@ -83,6 +83,8 @@ def sparse_parity(
         MemoryError: If the samples would not fit in the memory available.
     """
     device, seed = usable_device(device), whole("seed", seed, -MOST)
+    plain = (int(value) if is_whole(value) else value for value in (tasks, bits, samples))
+    tasks, bits, samples = plain  # whose products cannot overflow
     _check(tasks, bits, samples, train_share)
     count = tasks << (tasks * bits) if samples is None else samples
     cut = round(train_share * count)
