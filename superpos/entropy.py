@@ -138,7 +138,9 @@ def hill_number(codes: Array, order: float) -> Array:
     # Log of the mean of p^(q-1) weighted by p, over q-1: near order 1 this tends to -H smoothly.
     if abs(order - 1) < 1e-6:
         return restore(torch.special.entr(values).sum(-1).exp())
-    return restore((torch.logsumexp(order * logs, -1) / (1 - order)).exp())
+    largest = logs.amax(-1, keepdim=True)  # taken out, so that no order overflows
+    rest = torch.logsumexp(order * (logs - largest), -1)
+    return restore((order / (1 - order) * largest.squeeze(-1) + rest / (1 - order)).exp())
 
 
 def weight_features(weights: Array) -> Array:

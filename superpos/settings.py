@@ -253,7 +253,7 @@ def _yaml(name: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = getattr(error, "problem", None) or error
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
         shown = " ".join(text.split())
         shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
         raise SettingsError(f"{name}: '{shown}' is not valid YAML: {reason}") from None

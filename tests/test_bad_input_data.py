@@ -119,6 +119,13 @@ def test_numbers_asked_of_a_loader_are_taken_as_they_are_or_refused(text, data):
             assert value is None or name == "seed" or value >= 0
 
 
+@pytest.mark.parametrize(
+    "classes", ["12", [0, 1.0], [True, 2], [0, "1"], [0, None], [-1, 1], [0, 10]]
+)
+def test_classes_that_are_no_numbers_of_the_set_are_refused(classes):
+    assert "classes is" in refusal(ValueError, load_images, "digits", classes=classes)
+
+
 @pytest.mark.parametrize("call", [load_images, modular, sparse_parity])
 def test_data_for_a_device_that_is_not_there_are_refused(call):
     first = {load_images: "digits", modular: 7, sparse_parity: 2}[call]

@@ -151,6 +151,12 @@ def test_constant_activations_have_the_features_of_one_sample_and_no_variance(va
     assert "none to rebuild" in str(report) and "nan" not in str(report)
 
 
+def test_a_variance_that_is_rounding_counts_as_none():
+    x = torch.full((400, 4), 0.7)
+    x[::2] = torch.nextafter(x[::2], torch.ones(()))
+    assert math.isnan(quick(same(), x)["0"].explained_variance)
+
+
 ANY = st.floats(width=64) | st.sampled_from((0.0, 1.0, 1e30, 1e-320))
 SHAPES = array_shapes(min_dims=2, max_dims=4, max_side=4)
 
