@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from bad_input import JUNK, refusal
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from torch import nn
@@ -72,10 +72,13 @@ def test_true_and_false_are_one_and_zero():
     assert torch.equal(quick(on).features, quick(on.float()).features)
 
 
-POWERS = st.integers(math.ceil(math.log2(SMALLEST)), math.floor(math.log2(LARGEST / 8)))
+LOWEST, HIGHEST = math.ceil(math.log2(SMALLEST)), math.floor(math.log2(LARGEST / 8))
+POWERS = st.integers(LOWEST, HIGHEST)
 
 
 @settings(max_examples=15)
+@example(LOWEST, "tied", 0.01)
+@example(HIGHEST, "tied", 0.01)
 @given(POWERS, st.sampled_from(("tied", "untied", "topk")), st.sampled_from((0.0, 0.01)))
 def test_up_to_the_limits_of_size_normalizing_makes_features_ignore_it(power, architecture, l1):
     options = {"architecture": architecture, "l1": l1, "normalize": True}
