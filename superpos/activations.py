@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from nnsight import NNsight
 from torch import nn
+
+from .given import numbers
 
 ACTIVATIONS = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU),
@@ -57,6 +60,7 @@ def find_sites(model: nn.Module, batch: Any, names: Sequence[str] | None = None)
 
     Raises:
         UnknownSite: a name that does not exist or does not run; the message lists those that do.
+        ValueError: the network cannot be run on the batch.
     """
     runs = _runs(model, batch)
     counts = {path: runs.count(path) for path in runs}
@@ -81,7 +85,7 @@ def find_sites(model: nn.Module, batch: Any, names: Sequence[str] | None = None)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise UnknownSite(
                 f"the network has no site {name!r}.{hint} "
-                f"Activation sites: {_listed(default) or 'none'}. All sites: {_listed(sites)}."
+                f"Activation sites: {_listed(default)}. All sites: {_listed(sites)}."
             )
     return [site for site in sites if site.name in names or site.module in names]
 
@@ -91,7 +95,8 @@ def read(model: nn.Module, batch: Any, sites: Sequence[Site]) -> dict[str, torch
 
     Args:
         model: any module; it is run as it is, without gradients.
-        batch: one batch of inputs: a tensor, or a mapping of keyword arguments.
+        batch: one batch of inputs: a tensor, or a mapping of keyword arguments. The network gets
+            a copy, which it may change.
         sites: what `find_sites` returned (order of execution matters).
 
     Returns:
@@ -100,11 +105,12 @@ def read(model: nn.Module, batch: Any, sites: Sequence[Site]) -> dict[str, torch
 
     Raises:
         TypeError: a site's output holds no floating-point tensor.
+        ValueError: the network cannot be run on the batch.
     """
     network = NNsight(model)
-    arguments, keywords = ((), dict(batch)) if isinstance(batch, Mapping) else ((batch,), {})
+    arguments, keywords = _arguments(batch)
     found: dict[str, Any] = {}
-    with torch.no_grad():
+    with torch.no_grad(), _running(batch):
         with network.trace(*arguments, **keywords) as tracer:
             saved = dict().save()
             for site in sites:
@@ -128,12 +134,21 @@ def inputs(
 
     Yields:
         Tensors, or mappings of keyword arguments.
+
+    Raises:
+        TypeError: inputs that are no real numbers.
+        ValueError: a batch without rows.
     """
-    if isinstance(data, np.ndarray):
-        data = torch.as_tensor(data)
-    batches = data.split(batch_size) if isinstance(data, torch.Tensor) else data
+    batches = data
+    if isinstance(data, torch.Tensor):
+        batches = numbers("inputs", data).split(batch_size) if data.ndim else [data]
+    elif isinstance(data, np.ndarray):  # of which a batch is read at a time, if it lies in a file
+        places = range(0, max(1, len(data)), batch_size) if data.ndim else ()
+        batches = (data[first : first + batch_size] for first in places) if data.ndim else [data]
     for batch in batches:
-        x = batch[0] if isinstance(batch, (tuple, list)) else batch
+        x = batch
+        if isinstance(batch, (tuple, list)):
+            x = batch[0] if batch else ()
         if isinstance(x, Mapping):
             yield {key: _placed(value, device, kind) for key, value in x.items()}
         else:
@@ -149,7 +164,7 @@ def reiterable(data: Any) -> bool:
             f"data is a {type(data).__name__}; give a tensor, an array, or an iterable of batches "
             "(a list, for a single batch)."
         )
-    return iter(data) is not data
+    return not isinstance(data, Iterator)
 
 
 class Reservoir:
@@ -167,7 +182,16 @@ class Reservoir:
         self.rows: torch.Tensor | None = None
 
     def add(self, rows: torch.Tensor) -> None:
-        """Offer rows `[rows, neurons]`."""
+        """Offer rows `[rows, neurons]`.
+
+        Raises:
+            ValueError: rows of another width than those before them.
+        """
+        if self.rows is not None and rows.shape[1] != self.rows.shape[1]:
+            raise ValueError(
+                f"a batch has {rows.shape[1]} neurons, one before it {self.rows.shape[1]}; give "
+                "batches of which all have the same."
+            )
         keys = torch.rand(len(rows), generator=self.generator, dtype=torch.float64)
         if len(self.keys) == self.size:
             chosen = keys > self.keys.min()
@@ -190,20 +214,50 @@ def _runs(model: nn.Module, batch: Any) -> list[str]:
         if path
     ]
     try:
-        with torch.no_grad():
-            model(**batch) if isinstance(batch, Mapping) else model(batch)
+        arguments, keywords = _arguments(batch)
+        with torch.no_grad(), _running(batch):
+            model(*arguments, **keywords)
     finally:
         for handle in handles:
             handle.remove()
     return runs
 
 
+def _arguments(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Copies of a batch as a network's arguments, for it may change them in place."""
+    if isinstance(batch, Mapping):
+        return (), {name: value.clone() for name, value in batch.items()}
+    return (batch.clone(),), {}
+
+
+@contextmanager
+def _running(batch: Any) -> Iterator[None]:
+    """Say what a network was given where it cannot be run on it."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a user's network raises
+        parts = batch if isinstance(batch, Mapping) else {"": batch}
+        given = ", ".join(
+            f"{name} {tuple(x.shape)} of {str(x.dtype).removeprefix('torch.')}".strip()
+            for name, x in parts.items()
+        )
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"the network cannot be run on a batch of inputs {given} ({type(error).__name__}: "
+            f"{reason}); give inputs of the shape and kind that it takes (whole numbers are for "
+            "networks that begin with an embedding, floating-point numbers for all others)."
+        ) from error
+
+
 def _placed(value: Any, device: torch.device, kind: torch.dtype) -> torch.Tensor:
     """A tensor on the device, floating values in the network's type."""
-    tensor = torch.as_tensor(value)
+    tensor = numbers("inputs", value)
     if tensor.ndim == 0 or len(tensor) == 0:
         raise ValueError(
-            f"a batch of inputs has shape {tuple(tensor.shape)}; give at least one row."
+            f"a batch of inputs has shape {tuple(tensor.shape)}; give tensors [rows, ...] with at "
+            "least one row."
         )
     return tensor.to(device, kind if tensor.is_floating_point() else tensor.dtype)
 
@@ -213,13 +267,13 @@ def _is_activation(module: nn.Module) -> bool:
 
 
 def _listed(sites: Sequence[Site]) -> str:
-    return ", ".join(site.name for site in sites)
+    return ", ".join(site.name for site in sites) or "none"
 
 
 def _copied(output: Any) -> Any:
     """A copy of a module's (first) output, so that in-place changes further on do not reach it."""
-    first = output[0] if isinstance(output, (tuple, list)) else output
-    return first.clone()
+    first = output[0] if isinstance(output, (tuple, list)) and output else output
+    return first.clone() if isinstance(first, torch.Tensor) else first
 
 
 def _positions(output: Any, name: str) -> torch.Tensor:

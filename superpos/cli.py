@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable
@@ -149,7 +150,7 @@ def fetch(section: str, parameters: tuple[tuple[str, str], ...], profile: str) -
     try:
         for line in experiment.fetch(settings):
             click.echo(line)
-    except OSError as error:  # DataNotFound and HubUnreachable among them
+    except (OSError, ValueError) as error:  # DataNotFound and HubUnreachable among them
         raise click.ClickException(str(error)) from None
 
 
@@ -248,7 +249,7 @@ def claims(as_json: bool) -> None:
 @click.argument("data", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--site", "sites", multiple=True, help="Module to read; several may be given.")
 @click.option("--weights", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--seeds", default=3, type=click.IntRange(min=1), show_default=True)
+@click.option("--seeds", default=3, type=click.IntRange(1, 10_000), show_default=True)
 @click.option("--l1", type=click.FloatRange(min=0), help="Weight of the l1 penalty.")
 @click.option(
     "--expansion", type=click.FloatRange(min=0, min_open=True), help="Dictionary/neurons."
@@ -278,12 +279,12 @@ def measure(
     from .sae import SAEConfig
 
     chosen = {"l1": l1, "expansion": expansion}
-    config = SAEConfig(**{name: value for name, value in chosen.items() if value is not None})
     try:
+        config = SAEConfig(**{name: value for name, value in chosen.items() if value is not None})
         report = measure_model(
             network, inputs, sites=list(sites) or None, sae=config, seeds=seeds, device=device
         )
-    except (ValueError, RuntimeError, TypeError, UnknownSite) as error:
+    except (ValueError, RuntimeError, TypeError, MemoryError, UnknownSite) as error:
         raise click.ClickException(f"{type(error).__name__}: {error}") from None
     if as_json:
         click.echo(report.to_frame().reset_index().to_json(orient="records", indent=1))
@@ -343,34 +344,57 @@ def _model(path: str, weights: Path | None) -> torch.nn.Module:
         factory = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise click.BadParameter(str(error), param_hint="MODEL") from None
+    except (Exception, SystemExit) as error:  # whatever a user's module raises
+        message = f"importing '{module}' raised {type(error).__name__}: {error}"
+        raise click.BadParameter(message, param_hint="MODEL") from None
     try:
-        model = factory if isinstance(factory, torch.nn.Module) else factory()
-    except TypeError as error:
-        message = f"'{path}' must be callable without arguments: {error}"
+        model = factory if isinstance(factory, torch.nn.Module) else _called(factory, path)
+    except click.BadParameter:
+        raise
+    except (Exception, SystemExit) as error:  # whatever a user's function raises
+        message = f"'{path}' raised {type(error).__name__}: {error}"
         raise click.BadParameter(message, param_hint="MODEL") from None
     if not isinstance(model, torch.nn.Module):
         kind = type(model).__name__
         raise click.BadParameter(f"'{path}' returned a {kind}, no module", param_hint="MODEL")
     if weights is not None:
         from safetensors import SafetensorError
-        from safetensors.torch import load_model
+        from safetensors.torch import load_file, load_model
 
         try:
+            own = {name: value.is_complex() for name, value in model.state_dict().items()}
+            for name, value in load_file(weights).items():
+                if value.is_complex() and not own.get(name, True):
+                    raise ValueError(f"{name} holds complex numbers, the network real ones")
             load_model(model, weights)
-        except (SafetensorError, RuntimeError) as error:
-            raise click.BadParameter(str(error), param_hint="--weights") from None
+        except (SafetensorError, RuntimeError, ValueError) as error:
+            message = f"{weights} does not fit '{path}': {' '.join(str(error).split())}"
+            raise click.BadParameter(message, param_hint="--weights") from None
     return model
+
+
+def _called(factory: Any, path: str) -> Any:
+    """What a callable without arguments returns."""
+    try:
+        inspect.signature(factory).bind()
+    except TypeError as error:
+        message = f"'{path}' must be callable without arguments: {error}"
+        raise click.BadParameter(message, param_hint="MODEL") from None
+    except ValueError:  # built in, without a signature
+        pass
+    return factory()
 
 
 def _inputs(path: Path) -> torch.Tensor:
     """Read an array of inputs; nothing is unpickled."""
     import numpy as np
-    import torch
+
+    from .given import numbers
 
     try:
-        array: Any = np.load(path, allow_pickle=False)
-        inputs = torch.from_numpy(array)
-    except (ValueError, TypeError, EOFError, AttributeError) as error:
+        with path.open("rb") as file:
+            inputs = numbers("values", np.lib.format.read_array(file, allow_pickle=False))
+    except Exception as error:  # whatever a file that is none makes the reader raise
         message = f"{path} must be a .npy file with one array of numbers: {error}"
         raise click.BadParameter(message, param_hint="DATA") from None
     return inputs.float() if inputs.is_floating_point() else inputs

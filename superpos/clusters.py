@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import socket
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,7 @@ def opened(task: Task, options: Computing) -> AbstractContextManager[Engine]:
 @contextmanager
 def _ray(task: Task, options: Computing) -> Iterator[Engine]:
     ray = _package("ray", "ray")
+    _must_answer(options.address, "Ray cluster")
     cpus = options.cpus or 1
     own = not ray.is_initialized()
     if own:
@@ -45,7 +47,7 @@ def _ray(task: Task, options: Computing) -> Iterator[Engine]:
                 **({} if options.address else here),
             )
         except (OSError, RuntimeError, ValueError) as error:
-            raise SettingsError(f"no Ray cluster at '{options.address}': {error}") from None
+            raise SettingsError(f"no Ray cluster answers at '{options.address}': {error}") from None
     remote = ray.remote(num_cpus=cpus, num_gpus=options.gpus, max_retries=ATTEMPTS - 1)(compute)
     shared = ray.put(task)
 
@@ -81,6 +83,7 @@ def _dask(task: Task, options: Computing) -> Iterator[Engine]:
             "on Dask, 'gpus' needs the 'address' of a cluster whose workers were started with "
             "--resources GPU=1; on this machine, use the engine 'processes'"
         )
+    _must_answer(options.address, "Dask scheduler")
     resources = {"GPU": options.gpus} if options.gpus else None
     with ExitStack() as stack:
         address = options.address or stack.enter_context(
@@ -125,6 +128,16 @@ def compute(task: Task, condition: Any, time_limit: float | None) -> Outcome:
 
 def _workers_here(options: Computing) -> int:
     return options.workers or max(1, joblib.cpu_count() // (options.cpus or 1))
+
+
+def _must_answer(address: str | None, what: str) -> None:
+    """Refuse an address ``host:port`` at which nothing listens, before long waits for it."""
+    host, _, port = (address or "").removeprefix("tcp://").rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise SettingsError(f"no {what} answers at '{address}': {error}") from None
 
 
 def _package(name: str, engine: str) -> ModuleType:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+DEVICES = ("auto", "cpu", "cuda", *(f"cuda:{number}" for number in range(8)))
+"""Devices that a section's parameters may name."""
+
 
 def chosen_device(device: torch.device | str) -> torch.device | str:
     """A device, with "auto" standing for a GPU if there is one."""
@@ -15,3 +18,24 @@ def chosen_device(device: torch.device | str) -> torch.device | str:
     import torch  # here, so that the command line starts without it
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def usable_device(device: torch.device | str) -> torch.device:
+    """A device that is there, with "auto" standing for a GPU if there is one.
+
+    Raises:
+        ValueError: there is no such device; the message lists those there are.
+    """
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    try:
+        found = torch.device(chosen_device(device))
+        if found.type == "meta" or (found.type == "cuda" and (found.index or 0) >= count):
+            raise ValueError
+        torch.empty(0, device=found)
+    except Exception:  # a device that is missing or none at all raises errors of many kinds
+        there = ", ".join(["'auto'", "'cpu'", *(f"'cuda:{number}'" for number in range(count))])
+        message = f"device is {str(device)!r}, which is not here; give one of {there}."
+        raise ValueError(message) from None
+    return found

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import joblib
 
+from .device import DEVICES
 from .settings import ENGINES, SettingsError, setting
 from .task import Outcome, Task
 from .worker import Worker
@@ -29,7 +30,7 @@ class Computing:
     """How conditions are computed; no result depends on it."""
 
     engine: str = setting("serial", "how conditions are run", choices=ENGINES, decides=False)
-    device: str = setting("auto", "cpu, cuda, or auto", decides=False)
+    device: str = setting("auto", "where to compute", choices=DEVICES, decides=False)
     workers: int | None = setting(
         None, "conditions computed at a time; by default what the cores allow", low=1, decides=False
     )

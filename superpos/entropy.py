@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from .given import numbers, real, whole
+
 Array = TypeVar("Array", torch.Tensor, np.ndarray)
 
 
@@ -32,10 +34,11 @@ def probabilities(codes: Array) -> Array:
         Shares that sum to one over the last axis, `[..., dictionary]`, in double precision.
 
     Raises:
+        TypeError: codes that are no real numbers.
         ValueError: a code is negative, nan or infinite, or there are no codes.
         DeadCodesError: all codes of a member are zero.
     """
-    values, restore = _doubles(codes)
+    values, restore = _doubles(codes, "codes")
     if values.ndim == 0 or values.shape[-1] == 0:
         raise ValueError("codes have no dictionary axis; give an array [..., dictionary].")
     if not bool(torch.isfinite(values).all()):
@@ -68,7 +71,7 @@ def entropy(codes: Array) -> Array:
         ValueError: as in `probabilities`.
         DeadCodesError: as in `probabilities`.
     """
-    values, restore = _doubles(probabilities(codes))
+    values, restore = _doubles(probabilities(codes), "shares")
     return restore(torch.special.entr(values).sum(-1))
 
 
@@ -85,7 +88,7 @@ def effective_features(codes: Array) -> Array:
         ValueError: as in `probabilities`.
         DeadCodesError: as in `probabilities`.
     """
-    values, restore = _doubles(entropy(codes))
+    values, restore = _doubles(entropy(codes), "entropies")
     return restore(values.exp())
 
 
@@ -102,12 +105,10 @@ def superposition(codes: Array, neurons: int) -> Array:
         psi, `[...]`.
 
     Raises:
-        ValueError: `neurons` is not positive, or as in `probabilities`.
+        ValueError: `neurons` is no whole number of at least one, or as in `probabilities`.
         DeadCodesError: as in `probabilities`.
     """
-    if neurons < 1:
-        raise ValueError(f"neurons is {neurons}; a layer has at least one.")
-    return effective_features(codes) / neurons
+    return effective_features(codes) / whole("neurons", neurons)
 
 
 def hill_number(codes: Array, order: float) -> Array:
@@ -124,21 +125,22 @@ def hill_number(codes: Array, order: float) -> Array:
         The number, `[...]`; it never grows with the order.
 
     Raises:
-        ValueError: `order` is negative or nan, or as in `probabilities`.
+        ValueError: `order` is no number, negative or nan, or as in `probabilities`.
         DeadCodesError: as in `probabilities`.
     """
-    if not order >= 0:
-        raise ValueError(f"order is {order}; allowed are numbers from 0 to math.inf.")
-    values, restore = _doubles(probabilities(codes))
-    if order == 0:
-        return restore((values > 0).sum(-1).to(values.dtype))
+    order = real("order", order, "a number from 0 to math.inf", lambda number: number >= 0)
+    values, restore = _doubles(probabilities(codes), "shares")
+    if order == 0:  # of the codes themselves, since a small share may round to zero
+        return restore((_doubles(codes, "codes")[0] > 0).sum(-1).to(values.dtype))
     logs = values.log()  # -inf where a share is zero, which drops out below
     if order == math.inf:
         return restore((-logs.amax(-1)).exp())
     # Log of the mean of p^(q-1) weighted by p, over q-1: near order 1 this tends to -H smoothly.
     if abs(order - 1) < 1e-6:
         return restore(torch.special.entr(values).sum(-1).exp())
-    return restore((torch.logsumexp(order * logs, -1) / (1 - order)).exp())
+    largest = logs.amax(-1, keepdim=True)  # taken out, so that no order overflows
+    rest = torch.logsumexp(order * (logs - largest), -1)
+    return restore((order / (1 - order) * largest.squeeze(-1) + rest / (1 - order)).exp())
 
 
 def weight_features(weights: Array) -> Array:
@@ -154,10 +156,11 @@ def weight_features(weights: Array) -> Array:
         Squared column norms, `[..., features]`.
 
     Raises:
-        ValueError: fewer than two axes, or a weight is not finite.
+        TypeError: weights that are no real numbers.
+        ValueError: fewer than two axes, or a weight or its square is not finite.
     """
     values, restore = _matrix(weights, "weights")
-    return restore(values.square().sum(-2))
+    return restore(_squares(values).sum(-2))
 
 
 def frobenius_superposition(weights: Array) -> Array:
@@ -170,10 +173,11 @@ def frobenius_superposition(weights: Array) -> Array:
         psi_Frob, `[...]`.
 
     Raises:
-        ValueError: fewer than two axes, or a weight is not finite.
+        TypeError: weights that are no real numbers.
+        ValueError: fewer than two axes, or a weight or its square is not finite.
     """
     values, restore = _matrix(weights, "weights")
-    return restore(values.square().sum((-2, -1)) / values.shape[-2])
+    return restore(_squares(values).sum((-2, -1)) / values.shape[-2])
 
 
 def effective_rank(matrix: Array) -> Array:
@@ -191,7 +195,7 @@ def effective_rank(matrix: Array) -> Array:
         ValueError: fewer than two axes, or an entry is not finite.
         DeadCodesError: the matrix is zero.
     """
-    values, restore = _matrix(matrix, "matrix")
+    values, restore = _matrix(matrix, "entries")
     return restore(effective_features(torch.linalg.svdvals(values)))
 
 
@@ -211,7 +215,7 @@ def participation_ratio(covariance: Array) -> Array:
         ValueError: the matrix is not square or not finite.
         DeadCodesError: the covariance is zero: the activations are constant.
     """
-    values, restore = _matrix(covariance, "covariance")
+    values, restore = _matrix(covariance, "covariances")
     if values.shape[-1] != values.shape[-2]:
         raise ValueError(
             f"covariance has shape {tuple(values.shape)}; its last axes must be equal."
@@ -224,19 +228,32 @@ def participation_ratio(covariance: Array) -> Array:
     return restore(trace.square() / values.square().sum((-2, -1)))
 
 
-def _doubles(array: Any) -> tuple[torch.Tensor, Any]:
+def _doubles(array: Any, name: str) -> tuple[torch.Tensor, Any]:
     """A double tensor, and a function that takes results back to the kind that was given."""
+    values = numbers(name, array).detach().double()
     if isinstance(array, torch.Tensor):
-        return array.detach().double(), lambda result: result
-    values = torch.as_tensor(np.asarray(array, dtype=np.float64))
+        return values, lambda result: result
     return values, lambda result: result.numpy()[()]
 
 
 def _matrix(array: Any, name: str) -> tuple[torch.Tensor, Any]:
     """`_doubles` for an argument whose last two axes form a finite matrix."""
-    values, restore = _doubles(array)
-    if values.ndim < 2:
-        raise ValueError(f"{name} has shape {tuple(values.shape)}; give at least two axes.")
+    values, restore = _doubles(array, name)
+    if values.ndim < 2 or 0 in values.shape[-2:]:
+        raise ValueError(
+            f"{name} have shape {tuple(values.shape)}; give at least two axes, none of them empty."
+        )
     if not bool(torch.isfinite(values).all()):
-        raise ValueError(f"{name} contains nan or infinity.")
+        raise ValueError(f"{name} contain nan or infinity.")
     return values, restore
+
+
+def _squares(weights: torch.Tensor) -> torch.Tensor:
+    """Squares of weights, or a refusal where they overflow."""
+    squares = weights.square()
+    if not bool(torch.isfinite(squares).all()):
+        raise ValueError(
+            f"weights reach {weights.abs().max().item():.0e}, whose squares overflow; divide them "
+            "all by one number."
+        )
+    return squares

@@ -6,12 +6,14 @@ import itertools
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from .data.text import pile
+from .given import MOST, whole
 from .pretrained import MARKS, MARKS_FILE
 
 
@@ -52,8 +54,18 @@ def unpack(archive: Path, root: Path) -> None:
     """Unpack every `ae.pt` of a zip archive that is not there yet, nowhere but inside a folder.
 
     Raises:
-        ValueError: a path leads out of the folder; nothing is written then.
+        ValueError: the file is no intact zip archive, or a path leads out of the folder; nothing
+            is written then.
     """
+    try:
+        _unpack(archive, root)
+    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+        raise ValueError(
+            f"{archive} is no intact zip archive ({error}): remove it and fetch it again."
+        ) from None
+
+
+def _unpack(archive: Path, root: Path) -> None:
     root = root.resolve()
     with zipfile.ZipFile(archive) as file:
         wanted = [own for own in file.infolist() if own.filename.endswith("/ae.pt")]
@@ -83,7 +95,10 @@ def fetch_pile(root: Path, *, seed: int, count: int, characters: int) -> Path:
 
     Raises:
         DataNotFound: the hub cannot be reached.
+        ValueError: a number is none.
     """
+    seed, count = whole("seed", seed, -MOST), whole("count", count)
+    characters = whole("characters", characters)
     target = root / f"pile_seed{seed}.jsonl"
     root.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
 from .data.text import read_text, tokenized
+from .given import MOST, real, whole
 
 END = "<|endoftext|>"
 """Stands between documents in training."""
@@ -58,6 +59,10 @@ class Training:
 
     def __post_init__(self) -> None:
         """Refuse shapes that make no network."""
+        sizes = {"layers": 1, "width": 1, "heads": 1, "context": 2, "steps": 0, "batch": 1}
+        for name, low in {**sizes, "vocabulary": 1, "seed": -MOST}.items():
+            whole(name, getattr(self, name), low)
+        real("rate", self.rate, "a positive number", lambda number: 0 < number < math.inf)
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(
                 f"width is {self.width} with {self.heads} heads: each head needs an even number of "
@@ -67,7 +72,8 @@ class Training:
             raise ValueError(
                 f"vocabulary is {self.vocabulary}; 256 bytes and the end of a document make 257."
             )
-        outside = [step for step in self.checkpoints if not 0 <= step <= self.steps]
+        kept = [whole("a checkpoint", step, -MOST) for step in self.checkpoints]
+        outside = [step for step in kept if not 0 <= step <= self.steps]
         if outside or not self.checkpoints:
             raise ValueError(
                 f"checkpoints are {list(self.checkpoints)}; give at least one, all from 0 to "
@@ -148,9 +154,18 @@ def train(training: Training, folder: Path, *, device: str = "cpu", progress: bo
 
 
 def losses(folder: Path) -> dict[str, Any]:
-    """What `train` wrote about the losses, with steps as whole numbers."""
-    about = json.loads((folder / "losses.json").read_text(encoding="utf-8"))
-    return {**about, "losses": {int(step): loss for step, loss in about["losses"].items()}}
+    """What `train` wrote about the losses, with steps as whole numbers.
+
+    Raises:
+        FileNotFoundError: nothing was written there.
+        ValueError: the file holds something else.
+    """
+    path = folder / "losses.json"
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        return {**about, "losses": {int(step): loss for step, loss in about["losses"].items()}}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}); train the network again.") from None
 
 
 def byte_pairs(documents: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:

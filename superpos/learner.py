@@ -8,12 +8,14 @@ and a large dictionary costs what its living codes cost.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from .device import usable_device
+from .given import MOST, check_range, numbers, shown, whole
 from .polar import orthogonalized
 from .sae import SAE, keep_top, keep_top_of_batch
 
@@ -208,18 +210,18 @@ def checked(activations: Tensor, device: torch.device | str | None) -> Tensor:
         device: default where they are.
 
     Raises:
-        ValueError: another shape, no samples, or activations that are not finite.
+        TypeError: no real numbers.
+        ValueError: another shape, no samples, activations that are not finite or whose size single
+            precision cannot fit, or a device that is not there.
     """
-    x = torch.as_tensor(activations)
+    x = numbers("activations", activations).detach()
     if x.ndim not in (2, 3) or 0 in x.shape:
         raise ValueError(
             f"activations have shape {tuple(x.shape)}; give [samples, neurons] or "
             "[members, samples, neurons] with at least one of each."
         )
-    x = x.detach().to(device=device or x.device, dtype=torch.float32)
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError("activations contain nan or infinity (in single precision).")
-    return x
+    check_range(x)
+    return x.to(device=x.device if device is None else usable_device(device), dtype=torch.float32)
 
 
 def paired_seeds(x: Tensor, seeds: Sequence[int]) -> list[int]:
@@ -230,10 +232,13 @@ def paired_seeds(x: Tensor, seeds: Sequence[int]) -> list[int]:
         seeds: one for all members, or one each.
 
     Raises:
-        ValueError: another number of seeds.
+        ValueError: another number of seeds, or one that is no whole number.
     """
+    if not isinstance(seeds, Iterable):
+        raise ValueError(f"seeds is {shown(seeds)}; give a list of whole numbers, such as [0].")
+    seeds = [whole("a seed", seed, -MOST) for seed in seeds]
     members = x.shape[0] if x.ndim == 3 else len(seeds)
-    seeds = list(seeds) * members if len(seeds) == 1 else list(seeds)
+    seeds = seeds * members if len(seeds) == 1 else seeds
     if members == 0 or len(seeds) != members:
         raise ValueError(f"{len(seeds)} seeds for {members} members; give one, or one per member.")
     return seeds

@@ -63,7 +63,7 @@ def _npy(name: str, content: bytes) -> np.ndarray:
             else np.lib.format.read_array_header_2_0
         )
         shape, _, dtype = header(stream)
-    except ValueError as error:
+    except Exception as error:  # a damaged header raises errors of many kinds
         raise UnreadableMatrix(f"{name} is no .npy file: {error}") from None
     _check_shape(name, shape)
     if dtype.hasobject or dtype.kind not in "bifu":
@@ -87,7 +87,13 @@ def _csv(name: str, content: bytes) -> np.ndarray:
     except csv.Error:
         separator = ","
     words = [word.strip().strip('"') for word in first.rstrip().split(separator)]
-    named = not all(map(_is_number, words))
+    plain = [_is_number(word) for word in words if word]
+    named = not all(plain)
+    if named and any(plain):
+        raise UnreadableMatrix(
+            f"{name} has both numbers and words in its first line ({first.strip()[:60]}); name all "
+            "columns, or none."
+        )
     if named and (not words[0] or words[0].startswith("Unnamed")):
         raise UnreadableMatrix(
             f"{name} has a first column without a name, which looks like row numbers; save it "
@@ -113,7 +119,13 @@ def _csv(name: str, content: bytes) -> np.ndarray:
         )
     _check_shape(name, table.shape)
     for number, column in enumerate(table.columns, 1):
-        numbers = pd.to_numeric(table[column], errors="coerce")
+        try:
+            numbers = pd.to_numeric(table[column], errors="coerce").astype(np.float64)
+        except OverflowError:
+            raise UnreadableMatrix(
+                f"{name} has a number in column {number} that is too large; divide all by one "
+                "number, which F does not see."
+            ) from None
         wrong = numbers.isna() & table[column].notna()
         if wrong.any():
             row = int(wrong.to_numpy().argmax())
@@ -121,12 +133,13 @@ def _csv(name: str, content: bytes) -> np.ndarray:
                 f"{name} has {str(table[column].iloc[row])!r} in row {row + 1 + named}, column "
                 f"{number}; only numbers may follow the first line."
             )
-    return table.apply(pd.to_numeric).to_numpy(dtype=np.float64)
+        table[column] = numbers
+    return table.to_numpy(dtype=np.float64)
 
 
 def _is_number(word: str) -> bool:
     try:
-        float(word or "nan")
+        float(word)
     except ValueError:
         return False
     return True
@@ -173,5 +186,10 @@ def _checked(name: str, array: np.ndarray) -> torch.Tensor:
         raise UnreadableMatrix(
             f"{name} has values up to {largest:.0e}, too large for float32; divide all by one "
             "number, which F does not see."
+        )
+    if 0 < largest < float(np.finfo(np.float32).tiny):
+        raise UnreadableMatrix(
+            f"{name} has values of at most {largest:.0e}, too small for float32; multiply all by "
+            "one number."
         )
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import scipy.stats
@@ -20,16 +21,19 @@ from .activations import (
     read,
     reiterable,
 )
-from .device import chosen_device
+from .device import usable_device
 from .entropy import DeadCodesError, effective_features, hill_number
 from .evaluation import evaluating
+from .given import check_range, shown, whole
 from .report import Report, Superposition
-from .sae import ROWS, SAE, SAEConfig
+from .sae import ROWS, SAE, SAEConfig, configuration
 from .solver import Fit, fit
 
 BLOCKS = 10  # parts of the data, for the interval
 ORDERS = (0, 1, 2, math.inf)
 BATCH = 256  # rows of a tensor read at once
+MOST_SEEDS = 10_000
+STILL = 1e-12  # share of the squares that a variance is, below which it is rounding
 
 
 def measure(
@@ -68,18 +72,21 @@ def measure(
 
     Raises:
         UnknownSite: a site that the network does not have; the message lists those it has.
-        ValueError: no data, non-finite activations, or fewer than one seed.
+        TypeError: a model, data, sites or an `sae` of another kind, or a site that gives no
+            floating-point tensor.
+        ValueError: no data, data that the network cannot be run on or that are other data when
+            read again, activations that are not finite or whose size single precision cannot fit,
+            a device that is not there, or numbers out of range.
         DeadCodesError: at some site every code is zero.
     """
-    if seeds < 1:
-        raise ValueError(f"seeds is {seeds}; give at least 1, and 2 or more for an interval.")
-    if samples < 2:
-        raise ValueError(f"samples is {samples}; give at least 2.")
-    if sites is not None and len(sites) == 0:
-        raise ValueError("sites is empty; name at least one, or leave it out for the default.")
-    device = torch.device(chosen_device(device))
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the model is {shown(model)}; give a torch.nn.Module.")
+    seeds, samples = whole("seeds", seeds, 1, MOST_SEEDS), whole("samples", samples, 2)
+    sae, names, device = configuration(sae), _names(sites), usable_device(device)
     again = reiterable(data)
-    home = next((p.device for p in model.parameters()), None)
+    home = next((p.device for p in (*model.parameters(), *model.buffers())), None)
+    if home is not None and home.type == "meta":
+        raise ValueError("the network is on the meta device, without weights; load them first.")
     kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     quiet = not (sys.stderr.isatty() if progress is None else progress)
     with evaluating(model):
@@ -88,8 +95,7 @@ def measure(
             batches = tqdm(
                 inputs(data, BATCH, device, kind), desc="reading", disable=quiet, leave=False
             )
-            names = [sites] if isinstance(sites, str) else sites
-            wanted, reservoirs = _sample(model, batches, names, samples)
+            wanted, reservoirs, count = _sample(model, batches, names, samples)
             fits = {}
             for site in (bar := tqdm(wanted, disable=quiet, leave=False)):
                 bar.set_description(f"fitting {site.name}")
@@ -101,14 +107,26 @@ def measure(
                 )
                 for batch in batches:
                     for name, activations in read(model, batch, wanted).items():
-                        sums[name].add(activations)
+                        with _at(name):
+                            sums[name].add(activations)
+                found = min(each.inputs for each in sums.values())
+                if found != count:
+                    raise ValueError(
+                        f"data held {count:,} inputs when read first and {found:,} when read "
+                        "again; give data that can be read twice, or a generator, which is read "
+                        "once."
+                    )
             else:
                 for name, reservoir in reservoirs.items():
                     sums[name].add(reservoir.rows.unsqueeze(1))
         finally:
             if home is not None:
                 model.to(home)
-    return Report({site.name: _summary(site, fits[site.name], sums[site.name]) for site in wanted})
+    summaries = {}
+    for site in wanted:
+        with _at(site.name):
+            summaries[site.name] = _summary(site, fits[site.name], sums[site.name])
+    return Report(summaries)
 
 
 class CodeSums:
@@ -135,10 +153,9 @@ class CodeSums:
         """Add activations `[inputs, positions, neurons]`.
 
         Raises:
-            ValueError: an activation is nan or infinite.
+            ValueError: an activation is nan, infinite, or too large for single precision.
         """
-        if not bool(torch.isfinite(activations).all()):
-            raise ValueError("activations contain nan or infinity.")
+        check_range(activations, low=0.0)
         number, positions = activations.shape[:2]
         block = torch.randint(BLOCKS, (number,), generator=self.generator)
         block = block.repeat_interleave(positions)
@@ -196,13 +213,35 @@ def features_interval(sums: CodeSums, level: float = 0.95) -> tuple[float, float
         return mean, mean
     spread = between**2 / max(1, count - 1) + within**2 / (BLOCKS - 1)
     half = scipy.stats.t.ppf(0.5 + level / 2, variance**2 / spread) * math.sqrt(variance)
-    return max(1.0, mean - half), min(float(sums.sae.dictionary), mean + half)
+    return max(1.0, float(mean - half)), min(float(sums.sae.dictionary), float(mean + half))
+
+
+def _names(sites: Sequence[str] | str | None) -> list[str] | None:
+    """Names of sites as a list, None for the default."""
+    if sites is None:
+        return None
+    names = [sites] if isinstance(sites, str) or not isinstance(sites, Iterable) else list(sites)
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"sites is {shown(sites)}; give names of modules, such as ['relu1'].")
+    if not any(names):
+        raise ValueError("sites is empty; name at least one, or leave it out for the default.")
+    return names
+
+
+@contextmanager
+def _at(site: str) -> Iterator[None]:
+    """Name the site in a refusal."""
+    try:
+        yield
+    except ValueError as error:  # of which DeadCodesError is one
+        raise type(error)(f"at site {site!r}: {error}") from error
 
 
 def _sample(
     model: nn.Module, batches: Any, names: Sequence[str] | None, samples: int
-) -> tuple[list[Site], dict[str, Reservoir]]:
-    """One pass over the data: the sites, and a uniform sample of each."""
+) -> tuple[list[Site], dict[str, Reservoir], int]:
+    """One pass over the data: the sites, a uniform sample of each, and the number of inputs."""
+    count = 0
     sites: list[Site] = []
     reservoirs: dict[str, Reservoir] = {}
     for batch in batches:
@@ -211,24 +250,25 @@ def _sample(
             reservoirs = {
                 site.name: Reservoir(samples, torch.Generator().manual_seed(0)) for site in sites
             }
-        for name, activations in read(model, batch, sites).items():
-            reservoirs[name].add(activations.flatten(0, 1))
+        found = read(model, batch, sites)
+        for name, activations in found.items():
+            with _at(name):
+                reservoirs[name].add(activations.flatten(0, 1))
+        count += len(activations)
     if not sites:
         raise ValueError("data holds no batch; give at least one.")
-    return sites, reservoirs
+    return sites, reservoirs, count
 
 
-def _fitted(site: Site, reservoir: Reservoir, sae: SAEConfig | None, seeds: int) -> Fit:
+def _fitted(site: Site, reservoir: Reservoir, sae: SAEConfig, seeds: int) -> Fit:
     """Autoencoders for one site."""
-    try:
+    with _at(site.name):
         result = fit(reservoir.rows, sae, seeds=range(seeds))
-    except ValueError as error:
-        raise ValueError(f"at site {site.name!r}: {error}") from error
     if bool(result.features.isnan().any()):
         if bool(result.loss.isnan().any()):
             raise ValueError(
-                f"at site {site.name!r} the fit diverged: the activations are too large for single "
-                "precision. Rescale them, or set SAEConfig(normalize=True)."
+                f"at site {site.name!r} the fit diverged: numbers grew too large for single "
+                "precision. Lower l1, or rescale the activations."
             )
         raise DeadCodesError(
             f"at site {site.name!r} every code is zero. Lower l1 (activations that are small "
@@ -244,6 +284,7 @@ def _summary(site: Site, result: Fit, sums: CodeSums) -> Superposition:
     values = sums.features()
     mean = values.mean().item()
     variance = (sums.squares - sums.total.square() / sums.samples).sum()
+    varies = bool(variance > STILL * sums.squares.sum())
     half = range(0, BLOCKS, 2)
     known = sums.inputs >= BLOCKS and bool((sums.codes[list(half)].sum((0, 2)) > 0).all())
     return Superposition(
@@ -253,7 +294,7 @@ def _summary(site: Site, result: Fit, sums: CodeSums) -> Superposition:
         interval=features_interval(sums),
         by_seed=tuple(values.tolist()),
         hill={order: hill_number(codes, order).mean().item() for order in ORDERS},
-        explained_variance=(1 - sums.error.mean() / variance).item() if variance > 0 else math.nan,
+        explained_variance=(1 - sums.error.mean() / variance).item() if varies else math.nan,
         mean_active=(sums.active.mean() / sums.samples).item(),
         dead_share=(codes == 0).double().mean().item(),
         samples=sums.samples,

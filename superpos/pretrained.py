@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
+from .device import usable_device
 from .sae import SAE, SAEConfig
 from .settings import data_root
 
@@ -54,7 +54,8 @@ def load_dictionaries(
 
     Raises:
         DictionaryNotFound: a site's file is missing; says where to get it.
-        ValueError: a file holds something else, or a dictionary of another width.
+        ValueError: a file holds something else, or a dictionary of another width, or there is no
+            such device.
     """
     if str(source).startswith(SAELENS):
         found = _saelens(str(source).removeprefix(SAELENS).split("+"), sites)
@@ -62,6 +63,7 @@ def load_dictionaries(
         root = Path(source) if Path(source).is_dir() else data_root() / source
         folder = root / model.rstrip("/").split("/")[-1]
         found = {site: read_dictionary(_only_file(folder / site)) for site in sites}
+    device = usable_device(device)
     for site, sae in found.items():
         if sae.neurons != width:
             raise ValueError(
@@ -71,7 +73,7 @@ def load_dictionaries(
     return {site: sae.to(device) for site, sae in found.items()}
 
 
-def read_dictionary(path: Path) -> SAE:
+def read_dictionary(path: Path | str) -> SAE:
     """The autoencoder in one file; nothing but arrays is unpickled.
 
     z = ReLU(W_enc (x - bias) + b_enc) of Marks et al. becomes z = ReLU(W_enc x + b), with
@@ -85,11 +87,9 @@ def read_dictionary(path: Path) -> SAE:
     Raises:
         ValueError: the file holds something else.
     """
+    path = Path(path)
     if path.suffix == ".safetensors":
-        try:
-            sae = SAE.load(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is no safetensors file: {error}.") from None
+        sae = SAE.load(path)
         if sae.members != 1:
             raise ValueError(f"{path} holds {sae.members} autoencoders; give one a file.")
         return sae
@@ -101,18 +101,23 @@ def read_dictionary(path: Path) -> SAE:
         raise ValueError(
             f"{path} is no file of plain arrays ({type(error).__name__}); nothing else is loaded."
         ) from None
-    return _from_state(state, path)
+    sae = _from_state(state, path)
+    try:
+        sae.check()
+    except ValueError as error:
+        raise ValueError(f"{path} holds no dictionary: {error}.") from None
+    return sae
 
 
 def _from_state(state: Any, path: Path) -> SAE:
     """An autoencoder from the state dict of Marks et al."""
     arrays = state if isinstance(state, Mapping) else {}
-    shapes = {name: tuple(value.shape) for name, value in arrays.items() if torch.is_tensor(value)}
+    shapes = {name: tuple(value.shape) for name, value in arrays.items() if _is_plain(value)}
     if set(arrays) != set(_PARTS) or any(len(shapes.get(n, ())) != k for n, k in _PARTS.items()):
         raise ValueError(
             f"{path} holds {shapes or type(state).__name__}; a dictionary has bias [neurons], "
             "encoder.weight [dictionary, neurons], encoder.bias [dictionary] and decoder.weight "
-            "[neurons, dictionary]."
+            "[neurons, dictionary], all of floating-point numbers."
         )
     size, neurons = shapes["encoder.weight"]
     fitting = {"bias": (neurons,), "encoder.bias": (size,), "decoder.weight": (neurons, size)}
@@ -123,6 +128,14 @@ def _from_state(state: Any, path: Path) -> SAE:
     return _untied(
         state["encoder.weight"], state["encoder.bias"], state["decoder.weight"].T, state["bias"]
     )
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether this is a dense tensor of floating-point numbers with something in it."""
+    return (
+        isinstance(value, Tensor) and value.is_floating_point() and not value.is_meta
+        and value.layout == torch.strided and value.numel() > 0
+    )  # fmt: skip
 
 
 def _untied(encoder: Tensor, bias: Tensor, decoder: Tensor, offset: Tensor) -> SAE:

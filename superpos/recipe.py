@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 
 from .learner import Order, checked, gradients, next_batch, paired_seeds, root_mean_square
-from .sae import SAE, SAEConfig
+from .sae import SAE, SAEConfig, configuration
 
 RATE = 1e-3
 BATCH = 128
@@ -51,7 +51,7 @@ def fit_for_epochs(
         ValueError: an architecture without l1, epochs that do not rise from at least 1, an empty
             batch, or as in `fit`.
     """
-    config = config or SAEConfig()
+    config = configuration(config)
     if config.sparse_by_rank:
         raise ValueError(f"the plain recipe has no {config.architecture}; take tied or untied.")
     if not epochs or list(epochs) != sorted(set(epochs)) or epochs[0] < 1:

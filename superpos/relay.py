@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .learner import Order, checked
-from .sae import SAE, SAEConfig
+from .sae import SAE, SAEConfig, configuration
 from .solver import POLISH, Fit, fit, plan_of, run_round, stands_still, state_of
 
 REACH = (1, 2, 4, 8)
@@ -56,7 +56,7 @@ def relay(
     Raises:
         ValueError: activations that are not those of a series, or as in `fit`.
     """
-    config = config or SAEConfig()
+    config = configuration(config)
     if config.normalize or config.architecture == "batchtopk":
         raise ValueError(
             "autoencoders that normalize, and batchtopk ones, hold numbers of their own layer and "

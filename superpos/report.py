@@ -27,7 +27,7 @@ class Superposition:
     hill: Mapping[float, float]
     """Hill numbers of order 0, 1, 2 and infinity, means over seeds."""
     explained_variance: float
-    """Share of the activations' variance that the autoencoders rebuild."""
+    """Share of the activations' variance that the autoencoders rebuild; nan if they do not vary."""
     mean_active: float
     """Codes above zero per sample."""
     dead_share: float
@@ -118,7 +118,7 @@ class Report(Mapping[str, Superposition]):
                 "F": f"{s.features:.1f}",
                 "95% interval": f"{s.interval[0]:.1f} to {s.interval[1]:.1f}",
                 "psi": f"{s.psi:.3f}",
-                "variance": f"{100 * s.explained_variance:.1f}%",
+                "variance": _share(s.explained_variance),
                 "active": f"{s.mean_active:.1f}",
                 "dead": f"{100 * s.dead_share:.0f}%",
                 "samples": f"{s.samples:,}",
@@ -136,6 +136,10 @@ class Report(Mapping[str, Superposition]):
         if moving := [s.site for s in self.values() if not s.settled]:
             notes.append(f"F still depends on the number of samples at {', '.join(moving)}.")
         return notes
+
+
+def _share(value: float) -> str:
+    return "none to rebuild" if math.isnan(value) else f"{100 * value:.1f}%"
 
 
 def _data(s: Superposition) -> str:

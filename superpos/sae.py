@@ -15,8 +15,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+
+from .device import usable_device
+from .given import LARGEST, numbers, real, shown, whole
 
 ARCHITECTURES = ("tied", "untied", "topk", "batchtopk")
 """`tied`: z = ReLU(W x + b), x' = W^T z (paper section 3). `untied`: own decoder with unit rows and
@@ -27,6 +30,8 @@ BY_RANK = ("topk", "batchtopk")
 """The architectures that keep codes by rank; they have k in place of l1."""
 
 ROWS = 4096  # samples encoded at once where a whole data set is read
+MOST_WEIGHTS = 2**30
+"""Weights of one autoencoder's dictionary at most: 4 GiB, several times over while it is fitted."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +67,20 @@ class SAEConfig:
         if self.architecture not in ARCHITECTURES:
             allowed = ", ".join(ARCHITECTURES)
             raise ValueError(f"architecture is {self.architecture!r}; allowed are {allowed}.")
+        if not isinstance(self.normalize, bool):
+            raise ValueError(f"normalize is {shown(self.normalize)}; give True or False.")
+        plain: dict[str, float | int] = {}
         for name in ("expansion", "tolerance"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; give a positive number.")
-        if not 0 <= self.l1 < math.inf:
-            raise ValueError(f"l1 is {self.l1}; give a number that is zero or more.")
+            value, allowed = getattr(self, name), "a positive number"
+            plain[name] = real(name, value, allowed, lambda number: 0 < number < math.inf)
+        allowed = f"a number from 0 to {LARGEST:.0e}"
+        plain["l1"] = real("l1", self.l1, allowed, lambda number: 0 <= number <= LARGEST)
         for name in ("k", "starts", "steps", "rounds"):
             value = getattr(self, name)
-            if value is not None and (value < 1 or value != int(value)):
-                raise ValueError(f"{name} is {value}; give a whole number of at least 1.")
+            if value is not None or name == "rounds":
+                plain[name] = whole(name, value)
+        for name, value in plain.items():  # so that a file can hold numbers of any library
+            object.__setattr__(self, name, value)
 
     @property
     def sparse_by_rank(self) -> bool:
@@ -78,7 +88,16 @@ class SAEConfig:
         return self.architecture in BY_RANK
 
     def dictionary(self, neurons: int) -> int:
-        """Dictionary size for a layer of this many neurons, at least one."""
+        """Dictionary size for a layer of this many neurons, at least one.
+
+        Raises:
+            ValueError: its weights would be more than `MOST_WEIGHTS`.
+        """
+        if self.expansion * neurons * neurons > MOST_WEIGHTS:
+            raise ValueError(
+                f"expansion is {self.expansion:g}, which for {neurons:,} neurons makes more than "
+                f"{MOST_WEIGHTS:,} weights; lower it."
+            )
         return max(1, round(self.expansion * neurons))
 
     def kept(self, neurons: int) -> int:
@@ -92,6 +111,17 @@ class SAEConfig:
             size = self.dictionary(neurons)
             raise ValueError(f"k is {k}, but the dictionary has only {size} codes; lower k.")
         return k
+
+
+def configuration(config: SAEConfig | None) -> SAEConfig:
+    """A configuration, the default if it is None.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(config, SAEConfig | None):
+        raise TypeError(f"the configuration is {shown(config)}; give a SAEConfig, or None.")
+    return config or SAEConfig()
 
 
 @dataclass(eq=False)
@@ -155,6 +185,7 @@ class SAE:
             Non-negative codes, `[members, samples, dictionary]`.
 
         Raises:
+            TypeError: no real numbers.
             ValueError: the shape fits neither form.
         """
         return self._codes(self._inputs(x))
@@ -206,17 +237,62 @@ class SAE:
         """Read what `save` wrote. Nothing is unpickled.
 
         Raises:
-            ValueError: the file holds no autoencoder of ours.
+            FileNotFoundError: there is no such file.
+            ValueError: the file holds no autoencoder of ours, or there is no such device.
         """
-        with safe_open(str(path), framework="pt", device=str(device)) as file:
-            text = (file.metadata() or {}).get("superpos.sae")
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"There is no file {path}.")
+        device = usable_device(device)
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                text = (file.metadata() or {}).get("superpos.sae")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{path} is no safetensors file: {error}.") from None
+        try:
             if text is None:
-                raise ValueError(f"{path} holds no superpos autoencoder; SAE.save writes those.")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return cls(SAEConfig(**json.loads(text)), **tensors)
+                raise ValueError("its header says nothing of one")
+            found = cls(SAEConfig(**json.loads(text)), **tensors)
+            found.check()
+        except (TypeError, ValueError) as error:  # of which broken JSON is one
+            raise ValueError(
+                f"{path} holds no superpos autoencoder ({error}); SAE.save writes those."
+            ) from None
+        return found.to(device)
+
+    def check(self) -> None:
+        """Refuse arrays that make no autoencoder of this configuration.
+
+        Raises:
+            ValueError: one is missing, too many, of a wrong shape or kind, or not finite.
+        """
+        if self.encoder.ndim != 3 or 0 in self.encoder.shape:
+            raise ValueError(f"encoder has shape {tuple(self.encoder.shape)}")
+        members, size, neurons = self.encoder.shape
+        shapes = {"encoder": (members, size, neurons), "bias": (members, size)}
+        if self.config.architecture != "tied":
+            shapes |= {"decoder": (members, size, neurons), "offset": (members, neurons)}
+        if self.config.architecture == "batchtopk":
+            shapes["threshold"] = (members,)
+        if self.config.normalize:
+            shapes["scale"] = (members,)
+        held = self.tensors()
+        if {name: tuple(value.shape) for name, value in held.items()} != shapes:
+            found = ", ".join(f"{name} {tuple(value.shape)}" for name, value in held.items())
+            needed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            raise ValueError(f"arrays are {found}, not {needed}")
+        if len({value.dtype for value in held.values()}) > 1 or not self.bias.is_floating_point():
+            raise ValueError("arrays are not floating-point numbers of one kind")
+        if not all(bool(torch.isfinite(value).all()) for value in held.values()):
+            raise ValueError("an array contains nan or infinity")
+        if self.scale is not None and not bool((self.scale > 0).all()):
+            raise ValueError("scale is not positive")
+        if self.config.sparse_by_rank:
+            self.config.kept(neurons)
 
     def _inputs(self, x: torch.Tensor) -> torch.Tensor:
         """Activations as `[members, samples, neurons]`, normalized if the configuration says so."""
+        x = numbers("activations", x)
         if x.ndim not in (2, 3) or x.shape[-1] != self.neurons:
             raise ValueError(
                 f"activations have shape {tuple(x.shape)}; this autoencoder takes "

@@ -28,6 +28,8 @@ ENGINES = ("serial", "processes", "ray", "dask")
 """How conditions are run: one after another in this process; in processes; on Ray; on Dask."""
 
 _T = TypeVar("_T")
+LARGEST = 1e12
+"""Size of a number at most, whatever its limits: more steps, samples or seeds than can be."""
 _PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
 _NOT_PARAMETERS = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 _MARK = "_settings_read"
@@ -124,11 +126,15 @@ def from_strings(
         The checked settings.
 
     Raises:
-        SettingsError: If a name is unknown or a value is not allowed.
+        SettingsError: If a name is unknown or given twice, or a value is not allowed.
     """
     hints = typing.get_type_hints(cls)
     values = dict(base or {})
+    given = set()
     for name, text in pairs:
+        if name in given:
+            raise SettingsError(f"parameter '{name}' is given twice; give it once")
+        given.add(name)
         values[name] = text if _takes_text(hints.get(name, str), text) else _yaml(name, text)
     return from_values(cls, values)
 
@@ -250,8 +256,11 @@ def data_root(directory: Path | str | None = None) -> Path:
 def _yaml(name: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{name}: '{text.strip()}' is not valid YAML: {error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        shown = " ".join(text.split())
+        shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+        raise SettingsError(f"{name}: '{shown}' is not valid YAML: {reason}") from None
 
 
 def _takes_text(hint: Any, text: str) -> bool:
@@ -323,9 +332,11 @@ def _check_limits(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
         return
     low, high, choices = (metadata.get(key) for key in ("low", "high", "choices"))
     outside = (low is not None and not value >= low) or (high is not None and not value <= high)
-    undefined = isinstance(value, float) and math.isnan(value)
-    if outside or undefined or (choices is not None and value not in choices):
+    number = isinstance(value, (int, float))
+    endless = number and not (math.isfinite(value) and abs(value) <= LARGEST)
+    if outside or endless or (choices is not None and value not in choices):
         allowed = _allowed(metadata) or "a number"
+        allowed += f", no number beyond {LARGEST:.0e}" if endless and not outside else ""
         raise SettingsError(f"parameter '{name}' may not be {value!r}; allowed: {allowed}")
 
 

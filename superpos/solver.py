@@ -25,8 +25,9 @@ import torch
 from tqdm.auto import tqdm
 
 from .entropy import effective_features
+from .given import whole
 from .learner import Learner, Order, checked, next_batch, paired_seeds, root_mean_square
-from .sae import SAE, SAEConfig, slices
+from .sae import SAE, SAEConfig, configuration, slices
 
 RATE = 0.01  # of the dictionary at batch 128, for a wide matrix
 BIAS_RATE = 2e-3  # Adam's, in units of the activations' root mean square
@@ -80,9 +81,14 @@ def fit(
         The fit, with the autoencoders on `device`.
 
     Raises:
-        ValueError: wrong shapes, no samples, non-finite activations, or seeds that do not match.
+        TypeError: activations that are no real numbers, or a configuration that is no `SAEConfig`.
+        ValueError: wrong shapes, no samples, activations that are not finite or whose size single
+            precision cannot fit, seeds that do not match, a dictionary that is too large, or a
+            device that is not there.
     """
-    config = config or SAEConfig()
+    config = configuration(config)
+    if at_once is not None:
+        at_once = whole("at_once", at_once)
     x = checked(activations, device)
     seeds = paired_seeds(x, seeds)
     members = len(seeds)

@@ -21,8 +21,8 @@ codes_arrays = arrays(
 MATRIX_MEASURES = {
     e.weight_features: "weights",
     e.frobenius_superposition: "weights",
-    e.effective_rank: "matrix",
-    e.participation_ratio: "covariance",
+    e.effective_rank: "entries",
+    e.participation_ratio: "covariances",
 }
 
 
@@ -130,7 +130,7 @@ def test_negative_orders_are_refused(order):
 
 def test_a_layer_without_neurons_is_refused():
     assert e.superposition(np.ones(3), 1) == pytest.approx(3)
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="at least 1"):
         e.superposition(np.ones(3), 0)
 
 
@@ -182,7 +182,7 @@ def test_the_covariance_of_a_participation_ratio_is_square():
 
 @pytest.mark.parametrize(("measure", "name"), MATRIX_MEASURES.items())
 def test_what_is_no_finite_matrix_is_refused_by_name(measure, name):
-    with pytest.raises(ValueError, match=rf"^{name} has shape \(3,\); give at least two axes"):
+    with pytest.raises(ValueError, match=rf"^{name} have shape \(3,\); give at least two axes"):
         measure(np.ones(3))
-    with pytest.raises(ValueError, match=f"^{name} contains nan or infinity"):
+    with pytest.raises(ValueError, match=f"^{name} contain nan or infinity"):
         measure(np.array([[1.0, math.inf], [1.0, 1.0]]))

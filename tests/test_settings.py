@@ -96,7 +96,7 @@ def test_what_papermill_passes_for_a_list_or_for_1e_4_is_understood():
         ("limit", "null", None),
         ("limit", "10", 10),
         ("augment", "true", True),
-        ("device", "1", "1"),
+        ("address", "1", "1"),
     ],
 )
 def test_words_of_a_command_line_are_read_by_the_type_of_their_parameter(name, text, value):

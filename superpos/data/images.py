@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from sklearn.datasets import load_digits
@@ -12,6 +12,8 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.transforms.functional import pil_to_tensor
 
+from ..device import usable_device
+from ..given import MOST, is_whole, whole
 from ..settings import data_root
 from .ordering import stratified_order
 
@@ -104,9 +106,10 @@ def load_images(
 
     Raises:
         DataNotFound: If the files are missing or damaged.
-        ValueError: If the name, the classes or a size is not among what is allowed, or a
-            folder's images differ in size.
+        ValueError: If the name, the classes, a size or the device is not among what is allowed,
+            or a folder's images are damaged or differ in size.
     """
+    device, seed = usable_device(device), whole("seed", seed, -MOST)
     train, test, number = _splits(name, directory, download, seed)
     kept = _kept_classes(classes, number)
     x_train, y_train = _select(train, kept, train_size, seed, "train_size")
@@ -133,20 +136,15 @@ def check_classes(name: str | Path, classes: int) -> tuple[int, int, int]:
     Raises:
         ValueError: If the name or the number is not among what is allowed.
     """
-    if name in SHAPES:
+    if isinstance(name, str) and name in SHAPES:
         _kept_classes(classes, 10)
         return SHAPES[name]
-    if not Path(name).is_dir():
+    if not _is_folder(name):
         raise ValueError(_unknown(name))
     inner = Path(name) / "train"
-    try:
-        folder = datasets.ImageFolder(inner if inner.is_dir() else name)
-    except FileNotFoundError as error:
-        raise ValueError(
-            f"{name} is no data set: give each class a folder with images in it ({error})."
-        ) from error
+    folder = _image_folder(inner if inner.is_dir() else Path(name))
     _kept_classes(classes, len(folder.classes))
-    return tuple(pil_to_tensor(folder.loader(folder.samples[0][0])).shape)
+    return tuple(_image(folder, folder.samples[0][0]).shape)
 
 
 def _splits(
@@ -156,15 +154,35 @@ def _splits(
     if name == "digits":
         bunch = load_digits()
         images = torch.from_numpy(bunch.images).float().div_(16).unsqueeze(1)
-        whole = _Split(torch.from_numpy(bunch.target).long(), images.__getitem__)
-        return *_divided(whole, seed), 10
-    if name in _TORCHVISION:
+        every = _Split(torch.from_numpy(bunch.target).long(), images.__getitem__)
+        return *_divided(every, seed), 10
+    if isinstance(name, str) and name in _TORCHVISION:
         train = _torchvision_split(name, directory, download, train=True)
         test = _torchvision_split(name, directory, download, train=False)
         return train, test, 10
-    if Path(name).is_dir():
+    if _is_folder(name):
         return _folder_splits(Path(name), seed)
     raise ValueError(_unknown(name))
+
+
+def _is_folder(name: Any) -> bool:
+    return isinstance(name, (str, Path)) and bool(str(name)) and Path(name).is_dir()
+
+
+def _image_folder(path: Path) -> datasets.ImageFolder:
+    try:
+        return datasets.ImageFolder(path)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{path} is no data set: give each class a folder with images in it ({error})."
+        ) from error
+
+
+def _image(folder: datasets.ImageFolder, path: str) -> Tensor:
+    try:
+        return pil_to_tensor(folder.loader(path))
+    except OSError as error:  # of which a file that is no image is one
+        raise ValueError(f"{path} is no intact image: replace it or remove it.") from error
 
 
 def _unknown(name: str | Path) -> str:
@@ -181,7 +199,7 @@ def _torchvision_split(
     dataset_class = _TORCHVISION[name]
     try:
         dataset = dataset_class(directory, train=train, download=download)
-    except (RuntimeError, OSError) as error:
+    except Exception as error:  # files cut off or of another kind raise errors of many kinds
         loader = f"torchvision.datasets.{dataset_class.__name__}"
         raise DataNotFound(
             f"No intact {name} files for {loader} in {directory}: run `python -c 'import "
@@ -197,11 +215,11 @@ def _folder_splits(folder: Path, seed: int) -> tuple[_Split, _Split, int]:
     parts = [folder / "train", folder / "test"]
     present = [part.is_dir() for part in parts]
     if not any(present):
-        whole = datasets.ImageFolder(folder)
-        return *_divided(_folder_split(whole), seed), len(whole.classes)
+        every = _image_folder(folder)
+        return *_divided(_folder_split(every), seed), len(every.classes)
     if not all(present):
         raise ValueError(f"{folder} has only one of the folders train and test: give both.")
-    train, test = (datasets.ImageFolder(part) for part in parts)
+    train, test = (_image_folder(part) for part in parts)
     if train.classes != test.classes:
         odd = sorted(set(train.classes) ^ set(test.classes))
         raise ValueError(
@@ -214,7 +232,7 @@ def _folder_splits(folder: Path, seed: int) -> tuple[_Split, _Split, int]:
 def _folder_split(folder: datasets.ImageFolder) -> _Split:
     def read(index: Tensor) -> Tensor:
         paths = [folder.samples[i][0] for i in index.tolist()]
-        images = [pil_to_tensor(folder.loader(path)) for path in paths]
+        images = [_image(folder, path) for path in paths]
         for path, image in zip(paths, images, strict=True):
             if image.shape != images[0].shape:
                 raise ValueError(
@@ -226,11 +244,11 @@ def _folder_split(folder: datasets.ImageFolder) -> _Split:
     return _Split(torch.tensor(folder.targets), read)
 
 
-def _divided(whole: _Split, seed: int) -> tuple[_Split, _Split]:
-    order = stratified_order(whole.labels, generator=torch.Generator().manual_seed(seed))
+def _divided(every: _Split, seed: int) -> tuple[_Split, _Split]:
+    order = stratified_order(every.labels, generator=torch.Generator().manual_seed(seed))
     cut = round(_TRAIN_SHARE * len(order))
     train, test = (
-        _Split(whole.labels[part], lambda index, part=part: whole.read(part[index]))
+        _Split(every.labels[part], lambda index, part=part: every.read(part[index]))
         for part in (order[:cut], order[cut:])
     )
     return train, test
@@ -241,8 +259,12 @@ def _select(
 ) -> tuple[Tensor, Tensor]:
     """Read the images of the classes kept, at most so many, and number their labels anew."""
     index = torch.isin(split.labels, torch.tensor(kept)).nonzero().squeeze(1)
+    if len(index) == 0:
+        raise ValueError(
+            f"the classes kept leave no images for {argument.removesuffix('_size')}ing: give more."
+        )
     if size is not None:
-        if not 1 <= size <= len(index):
+        if not is_whole(size) or not 1 <= size <= len(index):
             raise ValueError(
                 f"{argument} is {size}: the classes kept have {len(index)} images, so give 1 to "
                 f"{len(index)}, or None for all."
@@ -258,15 +280,19 @@ def _select(
 def _kept_classes(classes: int | Sequence[int] | None, number: int) -> tuple[int, ...]:
     if classes is None:
         return tuple(range(number))
-    if isinstance(classes, int):
-        if not 2 <= classes <= number:
+    try:
+        kept = None if isinstance(classes, str) else tuple(classes)
+    except TypeError:
+        kept = None
+    if kept is None:
+        if not is_whole(classes) or not 2 <= classes <= number:
             raise ValueError(
                 f"classes is {classes}: the data set has {number}, so give 2 to {number}."
             )
         return tuple(range(classes))
-    kept = tuple(int(label) for label in classes)
-    if len(kept) < 2 or len(set(kept)) < len(kept) or not set(kept) <= set(range(number)):
+    fit = all(map(is_whole, kept)) and set(kept) <= set(range(number))
+    if not fit or len(kept) < 2 or len(set(kept)) < len(kept):
         raise ValueError(
             f"classes is {kept}: give at least two different numbers from 0 to {number - 1}."
         )
-    return kept
+    return tuple(int(label) for label in kept)

@@ -7,6 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..device import usable_device
+from ..given import MOST, real, whole
+
+MOST_PRIME = 10_000
+"""The largest modulus: its hundred million pairs take gigabytes."""
 OPERATIONS = {"add": "a + b", "subtract": "a - b", "multiply": "a * b"}
 """Operations by name, as formulas."""
 
@@ -49,7 +54,8 @@ def modular(
             pair to train on or none to test on.
     """
     check_prime(prime)
-    if operation not in OPERATIONS:
+    device, seed = usable_device(device), whole("seed", seed, -MOST)
+    if operation not in tuple(OPERATIONS):
         raise ValueError(f"operation is {operation!r}; allowed are {', '.join(OPERATIONS)}.")
     count = check_fraction(train_fraction, prime)
     residues = torch.arange(prime)
@@ -70,6 +76,7 @@ def check_prime(prime: int) -> None:
     Raises:
         ValueError: names the nearest primes.
     """
+    prime = whole("prime", prime, -MOST, MOST_PRIME)
     if not is_prime(prime):
         below = next((n for n in range(prime - 1, 1, -1) if is_prime(n)), None)
         above = next(n for n in range(max(prime, 1) + 1, 2 * max(prime, 1) + 2) if is_prime(n))
@@ -84,11 +91,8 @@ def check_fraction(train_fraction: float, prime: int) -> int:
         ValueError: the share is outside (0, 1), or leaves training or test without a pair.
     """
     total = prime**2
-    if not 0 < train_fraction < 1:
-        raise ValueError(
-            f"train_fraction is {train_fraction}; give a number between 0 and 1, such as 0.4: "
-            "some pairs must be left to test on."
-        )
+    allowed = "a number between 0 and 1, such as 0.4: some pairs must be left to test on"
+    train_fraction = real("train_fraction", train_fraction, allowed, lambda share: 0 < share < 1)
     count = int(train_fraction * total)
     if count < 1:
         raise ValueError(

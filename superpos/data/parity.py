@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,8 @@ import psutil
 import torch
 from torch import Tensor
 
+from ..device import usable_device
+from ..given import MOST, is_whole, whole
 from .ordering import stratified_order
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -75,9 +78,13 @@ def sparse_parity(
         The inputs and labels of both splits; no input is in both or twice in one.
 
     Raises:
-        ValueError: If a number is outside what is allowed or a split would be empty.
+        ValueError: If a number or the device is not among what is allowed, or a split would be
+            empty.
         MemoryError: If the samples would not fit in the memory available.
     """
+    device, seed = usable_device(device), whole("seed", seed, -MOST)
+    plain = (int(value) if is_whole(value) else value for value in (tasks, bits, samples))
+    tasks, bits, samples = plain  # whose products cannot overflow
     _check(tasks, bits, samples, train_share)
     count = tasks << (tasks * bits) if samples is None else samples
     cut = round(train_share * count)
@@ -99,11 +106,12 @@ def sparse_parity(
 
 def _check(tasks: int, bits: int, samples: int | None, train_share: float) -> None:
     for name, value in (("tasks", tasks), ("bits", bits)):
-        if value < 1:
+        if not is_whole(value) or value < 1:
             raise ValueError(f"{name} is {value}: give 1 or more.")
-    if not 0 < train_share < 1:
+    if not isinstance(train_share, Real) or not 0 < train_share < 1:
         raise ValueError(f"train_share is {train_share}: give a share above 0 and below 1.")
-    if samples is not None and (samples < 2 or _exceeds(samples, tasks, tasks * bits)):
+    fits = is_whole(samples) and samples >= 2 and not _exceeds(samples, tasks, tasks * bits)
+    if samples is not None and not fits:
         raise ValueError(
             f"samples is {samples}: {tasks} x {bits} bits have {_number(tasks, tasks * bits)} "
             "inputs, so give 2 (one to train and one to test on) to that many, or None for all."

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import torch
 
+from ..given import MOST, whole
 from ..settings import data_root
 from .images import DataNotFound
 
@@ -69,9 +70,11 @@ def read_text(
 
     Raises:
         DataNotFound: there is no such file or folder, or the Pile cannot be reached.
-        ValueError: the text holds fewer documents than asked for, or no number is given for the
-            Pile.
+        ValueError: the text holds fewer documents than asked for, no number is given for the
+            Pile, or a number is none.
     """
+    seed, first = whole("seed", seed, -MOST), whole("first", first, 0)
+    count = count if count is None else whole("count", count)
     root = data_root(directory)
     if name == PILE and not (local := root / f"pile_seed{seed}.jsonl").is_file():
         if count is None:
@@ -169,7 +172,7 @@ def _parts(node: ast.AST, lines: list[str]) -> Iterator[str]:
 
 def _found(name: str, root: Path) -> Path:
     """A file or folder, in the current folder or in that of the data."""
-    for path in (Path(name), root / name):
+    for path in (Path(name), root / name) if str(name) else ():
         if path.exists():
             return path
     raise DataNotFound(

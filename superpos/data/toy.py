@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..given import numbers, whole
+
 
 def toy_features(
     count: int, features: int, sparsity: float | Tensor, *, generator: torch.Generator
@@ -24,8 +26,10 @@ def toy_features(
         Features `[*sparsity.shape, count, features]`, float32.
 
     Raises:
-        ValueError: If a sparsity is outside [0, 1).
+        TypeError: If a sparsity is no real number.
+        ValueError: If a sparsity is outside [0, 1), or a number of samples or features is none.
     """
+    count, features = whole("count", count, 0), whole("features", features)
     sparsity = _sparsity(sparsity, generator.device)[..., None, None]
     uniform = torch.rand(count, features, generator=generator, device=generator.device)
     return _thresholded(uniform, sparsity)
@@ -53,8 +57,10 @@ def nonempty_toy_features(
         Features `[*sparsity.shape, count, features]`, float32, none of the samples all zero.
 
     Raises:
-        ValueError: If a sparsity is outside [0, 1).
+        TypeError: If a sparsity is no real number.
+        ValueError: If a sparsity is outside [0, 1), or a number of samples or features is none.
     """
+    count, features = whole("count", count, 0), whole("features", features)
     device = generator.device
     sparsity = _sparsity(sparsity, device)[..., None, None]
     uniform = torch.rand(count, features, generator=generator, device=device)
@@ -73,7 +79,7 @@ def _thresholded(uniform: Tensor, sparsity: Tensor) -> Tensor:
 
 
 def _sparsity(sparsity: float | Tensor, device: torch.device) -> Tensor:
-    sparsity = torch.as_tensor(sparsity, dtype=torch.float32)
+    sparsity = numbers("sparsities", sparsity).to(torch.float32)
     if not bool(((sparsity >= 0) & (sparsity < 1)).all()):
         raise ValueError(
             f"Sparsity must be at least 0 and below 1 (in float32), got {sparsity.tolist()}."

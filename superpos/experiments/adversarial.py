@@ -100,7 +100,7 @@ class Settings(Computing):
     )
     samples: int = setting(10_000, "activations an SAE is fitted to, at most", low=100)
     architecture: str = setting("tied", "of SAEs", choices=ARCHITECTURES)
-    expansion: float = setting(4.0, "SAE dictionary over neurons", low=0.1)
+    expansion: float = setting(4.0, "SAE dictionary over neurons", low=0.1, high=1024.0)
     l1: float = setting(0.1, "SAE penalty", low=0.0)
     starts: int | None = setting(
         1, "SAE starts, the best of which counts; None suits the width", low=1, high=64
@@ -109,7 +109,9 @@ class Settings(Computing):
     sae_rounds: int = setting(3, "rounds at most; fewer if one changes nothing", low=1)
     compared: tuple[int, ...] = setting((), "widths of MLPs whose SAEs are varied", low=1)
     other_l1: tuple[float, ...] = setting((), "penalties to compare with", low=0.0)
-    other_expansions: tuple[float, ...] = setting((), "expansions to compare with", low=0.1)
+    other_expansions: tuple[float, ...] = setting(
+        (), "expansions to compare with", low=0.1, high=1024.0
+    )
     other_architectures: tuple[str, ...] = setting(
         (), "architectures to compare with", choices=ARCHITECTURES
     )

@@ -49,7 +49,7 @@ class Settings(Computing):
         choices=ARCHITECTURES,
     )
     samples: int = setting(4000, "samples", low=100)
-    expansion: float = setting(8.0, "SAE dictionary over neurons", low=0.1)
+    expansion: float = setting(8.0, "SAE dictionary over neurons", low=0.1, high=1024.0)
     l1: float = setting(0.1, "SAE penalty", low=0.0)
     seeds: int = setting(3, "SAE seeds per point", low=2, high=100)
     starts: int = setting(2, "SAE starts per seed, the best of which counts", low=1, high=64)

@@ -73,7 +73,9 @@ class Settings(Computing):
         (100, 300), "epochs after which the recipe is read", low=1
     )
     long_epochs: tuple[int, ...] = setting((1000,), "the same where the recipe goes on", low=1)
-    long_expansions: tuple[float, ...] = setting((4.0,), "dictionaries where it does", low=1e-6)
+    long_expansions: tuple[float, ...] = setting(
+        (4.0,), "dictionaries where it does", low=1e-6, high=1024.0
+    )
     long_l1s: tuple[float, ...] = setting((0.01,), "penalties where it does", low=0.0)
 
     def __post_init__(self) -> None:

@@ -43,9 +43,15 @@ class Settings(Computing):
     toy_steps: int = setting(4000, "training steps of a toy model", low=1)
     samples: int = setting(10_000, "activation samples per model for the SAE", low=100)
     l1: float = setting(0.1, "SAE penalty outside the l1 sweep", low=0.0)
-    expansion: float = setting(8.0, "SAE dictionary over neurons outside its sweep", low=0.1)
-    l1s: tuple[float, ...] = setting((0.001, 0.01, 0.1, 1.0, 10.0), "penalties of the l1 sweep")
-    expansions: tuple[float, ...] = setting((1.0, 2.0, 4.0, 16.0, 32.0), "expansions of the sweep")
+    expansion: float = setting(
+        8.0, "SAE dictionary over neurons outside its sweep", low=0.1, high=1024.0
+    )
+    l1s: tuple[float, ...] = setting(
+        (0.001, 0.01, 0.1, 1.0, 10.0), "penalties of the l1 sweep", low=0.0
+    )
+    expansions: tuple[float, ...] = setting(
+        (1.0, 2.0, 4.0, 16.0, 32.0), "expansions of the sweep", low=0.1, high=1024.0
+    )
     sizes: tuple[int, ...] = setting((2, 8, 16), "neurons of the size sweep (M = 4 N)", low=1)
     starts: int = setting(2, "SAE starts per model, the best of which counts", low=1, high=64)
     seed: int = setting(0, "seed of models, samples and SAEs", low=0)
