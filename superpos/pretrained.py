@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from .sae import SAE, SAEConfig
@@ -86,10 +85,7 @@ def read_dictionary(path: Path) -> SAE:
         ValueError: the file holds something else.
     """
     if path.suffix == ".safetensors":
-        try:
-            sae = SAE.load(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is no safetensors file: {error}.") from None
+        sae = SAE.load(path)
         if sae.members != 1:
             raise ValueError(f"{path} holds {sae.members} autoencoders; give one a file.")
         return sae

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 ARCHITECTURES = ("tied", "untied", "topk", "batchtopk")
@@ -208,12 +208,15 @@ class SAE:
         Raises:
             ValueError: the file holds no autoencoder of ours.
         """
-        with safe_open(str(path), framework="pt", device=str(device)) as file:
-            text = (file.metadata() or {}).get("superpos.sae")
-            if text is None:
-                raise ValueError(f"{path} holds no superpos autoencoder; SAE.save writes those.")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return cls(SAEConfig(**json.loads(text)), **tensors)
+        try:
+            with safe_open(str(path), framework="pt", device=str(device)) as file:
+                text = (file.metadata() or {}).get("superpos.sae")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{path} is no safetensors file: {error}.") from None
+        if text is None:
+            raise ValueError(f"{path} holds no superpos autoencoder; SAE.save writes those.")
+        return cls(SAEConfig(**json.loads(text)), **tensors)
 
     def _inputs(self, x: torch.Tensor) -> torch.Tensor:
         """Activations as `[members, samples, neurons]`, normalized if the configuration says so."""

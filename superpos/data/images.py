@@ -181,12 +181,13 @@ def _torchvision_split(
     dataset_class = _TORCHVISION[name]
     try:
         dataset = dataset_class(directory, train=train, download=download)
-    except (RuntimeError, OSError) as error:
+    except Exception as error:  # whatever missing or damaged files make torchvision raise
         loader = f"torchvision.datasets.{dataset_class.__name__}"
         raise DataNotFound(
-            f"No intact {name} files for {loader} in {directory}: run `python -c 'import "
-            f'torchvision; {loader}("{directory}", download=True)\'` to fetch them, or set '
-            "SUPERPOS_DATA to a folder that has them. The data set digits needs no download."
+            f"No intact {name} files for {loader} in {directory}: remove what is there of them, "
+            f"run `python -c 'import torchvision; {loader}(\"{directory}\", download=True)'` to "
+            "fetch them, or set SUPERPOS_DATA to a folder that has them. The data set digits needs "
+            "no download."
         ) from error
     pixels = torch.as_tensor(dataset.data)
     images = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
