@@ -17,7 +17,7 @@ EXECUTE = import sys, nbclient, nbformat; path = sys.argv[1]; \
 	nbformat.write(nbclient.execute(nbformat.read(path, 4), cwd='notebooks', record_timing=False), path)
 
 .DEFAULT_GOAL := help
-.PHONY: help install book notebooks test browser lint vendor clean
+.PHONY: help install book notebooks test coverage browser lint vendor clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | \
@@ -50,6 +50,10 @@ test: $(STAMP) ## run all tests, and the notebooks as regression tests
 		-m 'not browser' -n "$(CORES)" --dist loadfile --no-loadscope-reorder \
 		--nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval.cfg $(NOTEBOOKS) tests
 
+coverage: $(STAMP) ## run all tests and list the lines of superpos that none of them runs
+	@$(FRESH_RESULTS) && $(ALONE) $(BIN)/python -m pytest \
+		-m 'not browser' -n "$(CORES)" --dist loadfile --cov tests
+
 browser: $(STAMP) ## check the built book in Chromium (after `make book`)
 	@$(BIN)/python -m pytest tests/browser
 
@@ -61,5 +65,5 @@ vendor: ## fetch the pages' scripts and fonts again (needs npm)
 	@$(PYTHON) book/vendor.py
 
 clean: ## remove the built book, executed notebooks, quick results, stocked networks and caches (not .venv)
-	@rm -rf _build book/executed results/quick results/stock .pytest_cache .ruff_cache .hypothesis
+	@rm -rf _build book/executed results/quick results/stock .pytest_cache .ruff_cache .hypothesis .coverage
 	@find superpos tests benchmarks notebooks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
