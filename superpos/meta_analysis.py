@@ -14,7 +14,6 @@ import scipy.stats
 from numpy.typing import ArrayLike
 from statsmodels.regression.linear_model import WLS
 from statsmodels.stats.meta_analysis import combine_effects
-from statsmodels.stats.multitest import multipletests
 
 HETEROGENEOUS = 0.05  # random effects where the p-value of Q is below this
 
@@ -226,10 +225,24 @@ def universal_reduction(
         raise ValueError(f"df is {df}; give one number of at least 1, or one per cell.")
     t, df = effects / errors, np.broadcast_to(df, effects.shape)
     freedom = df if freedom is None else np.asarray(freedom, dtype=float)
-    up, p_up, *_ = multipletests(scipy.stats.t.sf(t, freedom), level, "holm")
-    down, *_ = multipletests(scipy.stats.t.cdf(t, freedom), level, "holm")
-    rising, falling, d = int(up.sum()), int(down.sum()), tuple((t / np.sqrt(df + 1)).tolist())
-    return Reduction(rising > 0, float(p_up.min()), rising, falling, len(t) - rising - falling, d)
+    up, down = holm(scipy.stats.t.sf(t, freedom)), holm(scipy.stats.t.cdf(t, freedom))
+    rising, falling = int((up <= level).sum()), int((down <= level).sum())
+    d = tuple((t / np.sqrt(df + 1)).tolist())
+    return Reduction(rising > 0, float(up.min()), rising, falling, len(t) - rising - falling, d)
+
+
+def holm(p: ArrayLike) -> np.ndarray:
+    """Chances of a family of tests, corrected for their number (Holm 1979), `[tests]`.
+
+    That of statsmodels collects all garbage at every call, which takes longer than all the rest.
+
+    Args:
+        p: chance of each test by itself, `[tests]`.
+    """
+    p = np.asarray(p, dtype=float)
+    order, corrected = p.argsort(), np.empty_like(p)
+    corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return corrected
 
 
 def _cells(effects: ArrayLike, errors: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ import scipy.stats
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from statsmodels.stats.multitest import multipletests
 
 from superpos import meta_analysis as m
 from superpos import slope
@@ -504,7 +505,7 @@ def test_one_cell_is_scipys_one_sided_test():
     assert found.smallest_p == pytest.approx(expected)
 
 
-@settings(max_examples=10)  # statsmodels collects garbage whenever it corrects p-values
+@settings(max_examples=40)
 @given(cells, st.integers(1, 5), st.sampled_from([0.01, 0.05, 0.2]))
 def test_counts_of_cells_are_holms(pairs, df, level):
     effects, errors = pairs
@@ -619,3 +620,11 @@ def test_resnets_trend_with_other_weights_is_not_the_papers():
     assert m.trend(x, y, [1] * 4).value > 38
     assert m.trend(x, y, np.sqrt(errors)).value > 34
     assert m.trend(x / math.log(2), y, errors).value < 23  # per doubling
+
+
+@settings(max_examples=20)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_corrected_chances_are_those_of_statsmodels(p):
+    rejected, corrected, *_ = multipletests(p, 0.05, "holm")
+    assert m.holm(p) == pytest.approx(corrected)
+    assert ((m.holm(p) <= 0.05) == rejected).all()
