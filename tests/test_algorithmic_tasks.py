@@ -1,6 +1,7 @@
 """Algorithmic tasks: the grid, its refusals, and what is read off a table of networks."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 
 from superpos.experiments import algorithmic_tasks as algorithmic
 from superpos.settings import SettingsError, from_values, load_profile
+from superpos.solver import fit
 
 SETTINGS = algorithmic.Settings(
     length=4, neurons=(4, 8, 16, 50), empty=(0.0, 0.9), empty_neurons=(4, 8)
@@ -184,7 +186,11 @@ def test_a_layer_carries_what_later_ones_still_read():
     assert last[2] == pytest.approx(expected, rel=1e-3)
 
 
-def test_the_same_condition_gives_the_same_rows_and_one_matrix_to_show():
+def test_the_same_condition_gives_the_same_rows_and_one_matrix_to_show(monkeypatch):
+    def brief(x, config, **options):
+        return fit(x, replace(config, steps=60, rounds=2), **options)
+
+    monkeypatch.setattr(algorithmic, "fit", brief)
     settings = algorithmic.Settings(
         length=2, neurons=(4,), expansion=1.0, compared=(), empty=(), empty_neurons=(),
         fit_steps=50, train_steps=20, samples=200,
