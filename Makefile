@@ -13,11 +13,16 @@ NOTEBOOKS = $(CHAPTERS) $(wildcard notebooks/scorecard.ipynb)
 FRESH_RESULTS = results=$$(mktemp -d) && trap 'rm -rf "$$results"' EXIT && \
 	trap 'exit 130' INT TERM && export SUPERPOS_RESULTS="$$results"
 
+AUDITED = $(BIN)/python -m uv tool run --quiet pip-audit --progress-spinner off \
+	--strict --no-deps --disable-pip -r
+# A release with known vulnerabilities: where none is reported, the service was not asked.
+KNOWN = pip==20.0
+
 EXECUTE = import sys, nbclient, nbformat; path = sys.argv[1]; \
 	nbformat.write(nbclient.execute(nbformat.read(path, 4), cwd='notebooks', record_timing=False), path)
 
 .DEFAULT_GOAL := help
-.PHONY: help install book notebooks test coverage browser lint vendor clean
+.PHONY: help install book notebooks test coverage browser lint audit vendor clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | \
@@ -60,6 +65,14 @@ browser: $(STAMP) ## check the built book in Chromium (after `make book`)
 lint: $(STAMP) ## check style and formatting
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+
+audit: $(STAMP) ## look up every installed package among known vulnerabilities
+	@list=$$(mktemp) && trap 'rm -f "$$list"' EXIT && echo '$(KNOWN)' > "$$list" && \
+		{ $(AUDITED) "$$list" 2>&1 | grep -q 'Found .* known vulnerabilit' || { echo \
+		"no service of known vulnerabilities can be asked from here: run this where there is a network" \
+		>&2; exit 1; }; } && \
+		$(BIN)/python -m uv pip freeze --python $(BIN)/python --exclude-editable | \
+		sed 's/+[^ ]*//' > "$$list" && $(AUDITED) "$$list"
 
 vendor: ## fetch the pages' scripts and fonts again (needs npm)
 	@$(PYTHON) book/vendor.py
