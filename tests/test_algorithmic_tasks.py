@@ -203,3 +203,19 @@ def test_the_same_condition_gives_the_same_rows_and_one_matrix_to_show(monkeypat
         assert (rows["matrix"].notna().any()) == (condition.kind == "compressed")
         again = pd.DataFrame(algorithmic.run(condition, device="cpu"))
         pd.testing.assert_frame_equal(rows, again)
+
+
+def test_compared_networks_that_fail_have_one_row_without_f(monkeypatch):
+    settings = algorithmic.Settings(
+        length=2, neurons=(50,), compared=("end_to_end",), compared_neurons=(4,), empty=(),
+        empty_neurons=(), fit_steps=1, train_steps=1, end_to_end_steps=1, samples=100,
+    )  # fmt: skip
+    monkeypatch.setattr(
+        algorithmic, "fit", lambda x, config, **o: fit(x, replace(config, steps=5, rounds=1), **o)
+    )
+    grid = {own.kind: own for own in algorithmic.conditions(settings)}
+    failed = pd.DataFrame(algorithmic.run(grid["end_to_end"], device="cpu"))
+    assert failed["layer"].tolist() == [0, 0] and failed["seed"].tolist() == [0, 1]
+    assert failed["features"].isna().all() and (failed["accuracy"] < 0.999).all()
+    whole = pd.DataFrame(algorithmic.run(grid["compiled"], device="cpu"))
+    assert (whole["accuracy"] == 1).all() and whole["layer"].min() == 1
