@@ -14,11 +14,16 @@ NOTEBOOKS = $(CHAPTERS) $(wildcard notebooks/scorecard.ipynb)
 FRESH_RESULTS = results=$$(mktemp -d) && trap 'rm -rf "$$results"' EXIT && \
 	trap 'exit 130' INT TERM && export SUPERPOS_RESULTS="$$results"
 
+AUDITED = $(BIN)/python -m uv tool run --quiet pip-audit --progress-spinner off \
+	--strict --no-deps --disable-pip -r
+# A release with known vulnerabilities: where none is reported, the service was not asked.
+KNOWN = pip==20.0
+
 EXECUTE = import sys, nbclient, nbformat; path = sys.argv[1]; \
 	nbformat.write(nbclient.execute(nbformat.read(path, 4), cwd='notebooks', record_timing=False), path)
 
 .DEFAULT_GOAL := help
-.PHONY: help install book notebooks test faults engines mutants browser lint vendor clean
+.PHONY: help install book notebooks test coverage faults engines mutants browser lint audit vendor clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | \
@@ -66,6 +71,10 @@ mutants: $(STAMP) ## put faults into the core and count those that no test notic
 	@$(ALONE) $(BIN)/python -m uv run --quiet --no-project --python $(BIN)/python \
 		--with mutmut==3.8.1 python benchmarks/mutants.py --processes "$(CORES)"
 
+coverage: $(STAMP) ## run all tests and list the lines of superpos that none of them runs
+	@$(FRESH_RESULTS) && $(ALONE) $(BIN)/python -m pytest \
+		-m 'not browser and not faults' -n "$(CORES)" --dist loadfile --cov tests
+
 browser: $(STAMP) ## check the built book in Chromium (after `make book`)
 	@$(BIN)/python -m pytest tests/browser
 
@@ -73,9 +82,18 @@ lint: $(STAMP) ## check style and formatting
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
+audit: $(STAMP) ## look up every installed package among known vulnerabilities
+	@list=$$(mktemp) && trap 'rm -f "$$list"' EXIT && echo '$(KNOWN)' > "$$list" && \
+		{ $(AUDITED) "$$list" 2>&1 | grep -q 'Found .* known vulnerabilit' || { echo \
+		"no service of known vulnerabilities can be asked from here: run this where there is a network" \
+		>&2; exit 1; }; } && \
+		$(BIN)/python -m uv pip freeze --python $(BIN)/python --exclude-editable | \
+		sed 's/+[^ ]*//' > "$$list" && $(AUDITED) "$$list"
+
 vendor: ## fetch the pages' scripts and fonts again (needs npm)
 	@$(PYTHON) book/vendor.py
 
 clean: ## remove the built book, executed notebooks, quick results, stocked networks and caches (not .venv)
-	@rm -rf _build book/executed results/quick results/stock mutants .pytest_cache .ruff_cache .hypothesis
+	@rm -rf _build book/executed results/quick results/stock mutants .coverage \
+		.pytest_cache .ruff_cache .hypothesis
 	@find superpos tests benchmarks notebooks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

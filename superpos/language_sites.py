@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from .activations import Site, find_sites, read
@@ -32,6 +34,8 @@ def load_model(
 ) -> tuple[nn.Module, Any]:
     """A causal language model in evaluation mode, and its tokenizer.
 
+    Nothing but arrays is unpickled, and no code that a model brings along is run.
+
     Args:
         name: a folder that `save_pretrained` wrote, or a name on the hub; what was fetched before
             is found without a network.
@@ -40,7 +44,8 @@ def load_model(
         dtype: floating-point type of the weights; default single precision.
 
     Raises:
-        ModelNotFound: there is no such folder, and the hub cannot be reached or does not have it.
+        ModelNotFound: there is no such folder, and the hub cannot be reached or does not have it;
+            or what is there is something else, or has to run code of its own.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -50,15 +55,20 @@ def load_model(
             "the hub such as EleutherAI/pythia-70m-deduped."
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision or "main")
-        model = AutoModelForCausalLM.from_pretrained(
-            name, revision=revision or "main", dtype=dtype or torch.float32
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, revision=revision or "main", trust_remote_code=False
         )
+        model = AutoModelForCausalLM.from_pretrained(
+            name, revision=revision or "main", dtype=dtype or torch.float32,
+            trust_remote_code=False, weights_only=True,
+        )  # fmt: skip
     except Exception as error:  # the hub's client and those below it raise errors of many kinds
-        if Path(name).is_dir():
+        refused = isinstance(error, (ValueError, UnpicklingError, SafetensorError))
+        if Path(name).is_dir() or refused:
             raise ModelNotFound(
                 f"{name} holds no causal language model with its tokenizer, as save_pretrained "
-                f"writes them: {error}"
+                f"writes them ({type(error).__name__}); weights in files of plain arrays are all "
+                "that is read, and no code that comes with them is run."
             ) from error
         raise ModelNotFound(
             f"{name} is not on this machine and the hub cannot be reached for it: run "

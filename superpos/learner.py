@@ -176,13 +176,14 @@ def next_batch(x: Tensor, orders: Sequence[Order], scale: Tensor | None) -> Tens
 
     Args:
         x: `[samples, neurons]` or `[members, samples, neurons]`.
-        orders: one per member.
+        orders: one per member; members that share one get the same samples.
         scale: what activations are divided by, `[members]`, or None.
 
     Returns:
         `[members, batch, neurons]`.
     """
-    index = torch.stack([order.next() for order in orders]).to(x.device)
+    drawn = {order: order.next() for order in dict.fromkeys(orders)}
+    index = torch.stack([drawn[order] for order in orders]).to(x.device)
     if x.ndim == 2:
         batch = x[index]
     else:

@@ -166,9 +166,13 @@ class Group:
         self.checked = {round(point) for point in points.tolist()} | {self.steps}
 
     def go_on(self, path: Path, bar: tqdm) -> None:
-        """Train to the end from where the file left off, if it is there; then write it."""
+        """Train to the end from where the file left off, if it is there; then write it.
+
+        Raises:
+            ValueError: the file is no checkpoint.
+        """
         if path.exists():
-            self._restore(torch.load(path, map_location="cpu", weights_only=True))
+            self._restore(_checkpoint(path))
         bar.update(self.step)
         saved = time.monotonic()
         while not self._ended():
@@ -304,6 +308,16 @@ class Group:
             order.restored(own)
         for generator, own in zip(self.starts, state["starts"], strict=True):
             generator.set_state(own)
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a file that is none makes the reader raise
+        raise ValueError(
+            f"{path} is no checkpoint of plain arrays ({type(error).__name__}); remove it, and its "
+            "members are trained from the start."
+        ) from None
 
 
 def _last_best(values: list[float]) -> int:

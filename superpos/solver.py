@@ -175,7 +175,8 @@ def _best_start(
         owner = torch.tensor([i for i, _ in chosen])
         part = _own(x, owner)
         sae = _initial(part, config, [seeds[i] * 1_000_003 + start for i, start in chosen])
-        copies = [Order(0, x.shape[-2], plan.batch).restored(saved[i]) for i, _ in chosen]
+        shared = {i: Order(0, x.shape[-2], plan.batch).restored(saved[i]) for i, _ in chosen}
+        copies = [shared[i] for i, _ in chosen]
         heat = torch.tensor(
             [HEAT if start % 2 else heats[i % len(heats)] for i, start in chosen],
             dtype=torch.float64,  # so that rounding to single precision hides the last digits

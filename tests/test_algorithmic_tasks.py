@@ -1,6 +1,7 @@
 """Algorithmic tasks: the grid, its refusals, and what is read off a table of networks."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 
 from superpos.experiments import algorithmic_tasks as algorithmic
 from superpos.settings import SettingsError, from_values, load_profile
+from superpos.solver import fit
 
 SETTINGS = algorithmic.Settings(
     length=4, neurons=(4, 8, 16, 50), empty=(0.0, 0.9), empty_neurons=(4, 8)
@@ -184,7 +186,11 @@ def test_a_layer_carries_what_later_ones_still_read():
     assert last[2] == pytest.approx(expected, rel=1e-3)
 
 
-def test_the_same_condition_gives_the_same_rows_and_one_matrix_to_show():
+def test_the_same_condition_gives_the_same_rows_and_one_matrix_to_show(monkeypatch):
+    def brief(x, config, **options):
+        return fit(x, replace(config, steps=60, rounds=2), **options)
+
+    monkeypatch.setattr(algorithmic, "fit", brief)
     settings = algorithmic.Settings(
         length=2, neurons=(4,), expansion=1.0, compared=(), empty=(), empty_neurons=(),
         fit_steps=50, train_steps=20, samples=200,
@@ -197,3 +203,19 @@ def test_the_same_condition_gives_the_same_rows_and_one_matrix_to_show():
         assert (rows["matrix"].notna().any()) == (condition.kind == "compressed")
         again = pd.DataFrame(algorithmic.run(condition, device="cpu"))
         pd.testing.assert_frame_equal(rows, again)
+
+
+def test_compared_networks_that_fail_have_one_row_without_f(monkeypatch):
+    settings = algorithmic.Settings(
+        length=2, neurons=(50,), compared=("end_to_end",), compared_neurons=(4,), empty=(),
+        empty_neurons=(), fit_steps=1, train_steps=1, end_to_end_steps=1, samples=100,
+    )  # fmt: skip
+    monkeypatch.setattr(
+        algorithmic, "fit", lambda x, config, **o: fit(x, replace(config, steps=5, rounds=1), **o)
+    )
+    grid = {own.kind: own for own in algorithmic.conditions(settings)}
+    failed = pd.DataFrame(algorithmic.run(grid["end_to_end"], device="cpu"))
+    assert failed["layer"].tolist() == [0, 0] and failed["seed"].tolist() == [0, 1]
+    assert failed["features"].isna().all() and (failed["accuracy"] < 0.999).all()
+    whole = pd.DataFrame(algorithmic.run(grid["compiled"], device="cpu"))
+    assert (whole["accuracy"] == 1).all() and whole["layer"].min() == 1

@@ -230,6 +230,16 @@ def test_adversarial_training_resists_attacks_that_plain_training_does_not():
     assert table.loc[table["epsilon"] == 0.2, "robust_accuracy"].min() > plain + 0.03
 
 
+def test_an_ensemble_of_attacks_is_put_to_the_first_seeds_robust_networks_only(monkeypatch):
+    members = ATTACKED.training.members
+    table = [{"epsilon": epsilon, "seed": seed} for epsilon, seed in members]
+    monkeypatch.setattr(adversarial, "features_of", lambda *_, **__: table)
+    found = pd.DataFrame(adversarial.run(replace(ATTACKED, auto_images=12), device="cpu"))
+    asked = (found["seed"] == 0) & (found["epsilon"] > 0)
+    assert (found["auto_accuracy"].notna() == asked).all() and asked.any()
+    assert (found["auto_accuracy"] <= found["auto_pgd_accuracy"])[asked].all()
+
+
 def plainly_trained():
     """The member at epsilon 0, and the test images."""
     images, networks, _ = adversarial._trained(ATTACKED.training, None, "cpu")

@@ -1,6 +1,7 @@
 """Explorers compute in a kernel what their controls ask for, and show something without one."""
 
 import datetime
+import functools
 import io
 
 import numpy as np
@@ -13,6 +14,7 @@ from superpos import explorers, playground
 from superpos.entropy import superposition, weight_features
 from superpos.toy_networks import train_toy_models
 
+BRIEF = functools.partial(superpos.SAEConfig, starts=2, steps=200, rounds=2)
 CACHED = (playground.toy_activations, playground.fitted_features, playground.trained_models)
 
 
@@ -21,9 +23,11 @@ def quick():
     """Short training and few fits, and nothing cached before or after."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(playground, "STEPS", 60)
+        patch.setattr(playground, "SPARSITIES", (0.0, 0.1, 0.5, 0.9))
         patch.setattr(playground, "SAMPLES", 300)
         patch.setattr(playground, "L1S", (0.1, 10.0))
         patch.setattr(playground, "EXPANSIONS", (1.0, 4.0))
+        patch.setattr(explorers, "SAEConfig", BRIEF)
         for cached in CACHED:
             cached.cache_clear()
         yield
@@ -125,7 +129,7 @@ def test_an_uploaded_matrix_is_answered_with_its_report():
     answer = uploaded(explorers.activations(), "x.npy", npy(ONE_HOT))
     assert "<table" in answer
     expected = superpos.measure(
-        torch.nn.Sequential(torch.nn.Identity()), torch.tensor(ONE_HOT), "0"
+        torch.nn.Sequential(torch.nn.Identity()), torch.tensor(ONE_HOT), "0", sae=BRIEF()
     )
     assert f"{expected['0'].features:.1f}" in answer
 

@@ -152,3 +152,32 @@ def test_a_rate_is_measured_in_the_ways_asked_for_there():
     settings = dropout.Settings(compared=("untied",), compared_rates=(0.0, 0.9))
     ways = {c.rate: c.ways for c in dropout.conditions(settings)}
     assert ways[0.0] == ("tied", "recipe", "untied") and ways[0.5] == ("tied", "recipe")
+
+
+def test_splitting_reads_deciles_of_the_nearest_cosines():
+    low, high = np.linspace(0, 0.5, 11), np.linspace(0.2, 0.9, 11)
+    frame = scaled((0.1, 0.1))
+    frame["nearest"] = [low.tolist() if model == 0 else high.tolist() for model in frame["model"]]
+    frame.loc[frame["expansion"] == 4.0, "nearest"] = None
+    found = scaling.splitting(frame, GRID, "tied", 0.1)
+    assert found["dictionary"].tolist() == [32, 64, 128]
+    expected = [(low[at] + high[at]) / 2 for at in (5, 1, 9)]
+    for line in found[["median", "low", "high"]].to_numpy():
+        assert line.tolist() == pytest.approx(expected)
+
+
+def test_a_dictionary_chapter_has_values_of_the_ways_and_penalties_it_holds():
+    frame = pd.concat(
+        [scaled((0.2, 0.4)), scaled((0.9, 1.1), l1=0.01), scaled((0.3, 0.5), way="untied")]
+    )
+    values = {name: own.value for name, own in scaling.estimates(frame, GRID).items()}
+    assert values == pytest.approx({"plateau_tied": 0.3, "growth_tied": 1, "plateau_untied": 0.4})
+    assert scaling.collapse(frame, GRID, "tied") is None
+
+
+def test_a_dropout_chapter_leaves_out_what_it_cannot_say():
+    settings = dropout.Settings(hidden=(16,), rates=(0.0, 0.9), ways=("tied",))
+    values = dropout.estimates(dropped({16: 0.5}, rates=(0.0, 0.9)), settings)
+    assert not {"fall_tied", "width_tied", "early_tied"} & set(values)
+    dead = dropped({16: 0.5}).assign(features=None)
+    assert set(dropout.estimates(dead, settings)) == {"redundancy_tied"}

@@ -137,7 +137,7 @@ def test_a_file_of_something_else_is_refused(tmp_path):
 
 def test_a_pickle_is_not_opened(tmp_path):
     torch.save({"encoder": torch.ones(2)}, tmp_path / "sae.pt")
-    with pytest.raises(Exception, match=r"(?i)header"):
+    with pytest.raises(ValueError, match=r"sae\.pt is no safetensors file: .*(?i:header)"):
         SAE.load(tmp_path / "sae.pt")
 
 

@@ -202,9 +202,10 @@ def _torchvision_split(
     except Exception as error:  # files cut off or of another kind raise errors of many kinds
         loader = f"torchvision.datasets.{dataset_class.__name__}"
         raise DataNotFound(
-            f"No intact {name} files for {loader} in {directory}: run `python -c 'import "
-            f'torchvision; {loader}("{directory}", download=True)\'` to fetch them, or set '
-            "SUPERPOS_DATA to a folder that has them. The data set digits needs no download."
+            f"No intact {name} files for {loader} in {directory}: remove what is there of them, "
+            f"run `python -c 'import torchvision; {loader}(\"{directory}\", download=True)'` to "
+            "fetch them, or set SUPERPOS_DATA to a folder that has them. The data set digits needs "
+            "no download."
         ) from error
     pixels = torch.as_tensor(dataset.data)
     images = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
