@@ -139,13 +139,10 @@ def inputs(
         TypeError: inputs that are no real numbers.
         ValueError: a batch without rows.
     """
-    batches = data
     if isinstance(data, torch.Tensor):
-        batches = numbers("inputs", data).split(batch_size) if data.ndim else [data]
-    elif isinstance(data, np.ndarray):  # of which a batch is read at a time, if it lies in a file
-        places = range(0, max(1, len(data)), batch_size) if data.ndim else ()
-        batches = (data[first : first + batch_size] for first in places) if data.ndim else [data]
-    for batch in batches:
+        data = numbers("inputs", data)
+    whole = isinstance(data, (torch.Tensor, np.ndarray))
+    for batch in _cut(data, batch_size) if whole else data:
         x = batch
         if isinstance(batch, (tuple, list)):
             x = batch[0] if batch else ()
@@ -249,6 +246,15 @@ def _running(batch: Any) -> Iterator[None]:
             f"{reason}); give inputs of the shape and kind that it takes (whole numbers are for "
             "networks that begin with an embedding, floating-point numbers for all others)."
         ) from error
+
+
+def _cut(data: Any, rows: int) -> Iterator[Any]:
+    """Batches of a tensor or an array, which may lie in a file; at least one."""
+    if data.ndim == 0:
+        yield data
+        return
+    for first in range(0, max(1, len(data)), rows):
+        yield data[first : first + rows]
 
 
 def _placed(value: Any, device: torch.device, kind: torch.dtype) -> torch.Tensor:

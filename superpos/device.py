@@ -28,14 +28,19 @@ def usable_device(device: torch.device | str) -> torch.device:
     """
     import torch
 
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     try:
         found = torch.device(chosen_device(device))
-        if found.type == "meta" or (found.type == "cuda" and (found.index or 0) >= count):
+        if found.type == "meta" or (found.type == "cuda" and (found.index or 0) >= _gpus()):
             raise ValueError
         torch.empty(0, device=found)
     except Exception:  # a device that is missing or none at all raises errors of many kinds
-        there = ", ".join(["'auto'", "'cpu'", *(f"'cuda:{number}'" for number in range(count))])
+        there = ", ".join(["'auto'", "'cpu'", *(f"'cuda:{number}'" for number in range(_gpus()))])
         message = f"device is {str(device)!r}, which is not here; give one of {there}."
         raise ValueError(message) from None
     return found
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0

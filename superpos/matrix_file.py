@@ -187,7 +187,7 @@ def _checked(name: str, array: np.ndarray) -> torch.Tensor:
             f"{name} has values up to {largest:.0e}, too large for float32; divide all by one "
             "number, which F does not see."
         )
-    if 0 < largest < float(np.finfo(np.float32).tiny):
+    if largest > 0 and np.float32(largest) == 0:
         raise UnreadableMatrix(
             f"{name} has values of at most {largest:.0e}, too small for float32; multiply all by "
             "one number."

@@ -109,7 +109,7 @@ def measure(
                     for name, activations in read(model, batch, wanted).items():
                         with _at(name):
                             sums[name].add(activations)
-                found = min(each.inputs for each in sums.values())
+                found = sums[wanted[-1].name].inputs
                 if found != count:
                     raise ValueError(
                         f"data held {count:,} inputs when read first and {found:,} when read "
@@ -254,7 +254,7 @@ def _sample(
         for name, activations in found.items():
             with _at(name):
                 reservoirs[name].add(activations.flatten(0, 1))
-        count += len(activations)
+        count += len(found[sites[-1].name])
     if not sites:
         raise ValueError("data holds no batch; give at least one.")
     return sites, reservoirs, count

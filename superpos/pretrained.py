@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .device import usable_device
 from .sae import SAE, SAEConfig
 from .settings import data_root
 
@@ -54,8 +53,7 @@ def load_dictionaries(
 
     Raises:
         DictionaryNotFound: a site's file is missing; says where to get it.
-        ValueError: a file holds something else, or a dictionary of another width, or there is no
-            such device.
+        ValueError: a file holds something else, or a dictionary of another width.
     """
     if str(source).startswith(SAELENS):
         found = _saelens(str(source).removeprefix(SAELENS).split("+"), sites)
@@ -63,7 +61,6 @@ def load_dictionaries(
         root = Path(source) if Path(source).is_dir() else data_root() / source
         folder = root / model.rstrip("/").split("/")[-1]
         found = {site: read_dictionary(_only_file(folder / site)) for site in sites}
-    device = usable_device(device)
     for site, sae in found.items():
         if sae.neurons != width:
             raise ValueError(

@@ -279,6 +279,12 @@ def test_data_that_cannot_be_measured_are_refused(kind, data, said):
     assert said in refusal(kind, quick, network(), data)
 
 
+def test_sites_whose_first_axes_differ_are_measured():
+    model = nn.Sequential(nn.ReLU(), nn.Unflatten(1, (2, 2)), nn.Flatten(0, 1))
+    report = quick(model, [WHOLE, WHOLE], ["0", "2"])
+    assert [(site.samples, site.neurons) for site in report.values()] == [(60, 4), (120, 2)]
+
+
 def test_batches_of_which_one_has_other_neurons_are_refused():
     message = refusal(ValueError, quick, same(), [WHOLE, WHOLE[:, :3]])
     assert message.startswith("at site '0': a batch has 3 neurons, one before it 4")
