@@ -120,12 +120,11 @@ def sweep(
     settings = _settings(experiment, profile, [*parameters, *_given(computing)])
 
     from .chapter import computed
-    from .settings import SettingsError
     from .sweep import SweepFailed
 
     try:
         records = computed(experiment, settings)
-    except SettingsError as error:
+    except ValueError as error:  # SettingsError among them
         raise click.UsageError(str(error)) from None
     except SweepFailed as failed:
         raise click.ClickException(str(failed)) from None

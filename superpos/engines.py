@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import joblib
 
-from .device import DEVICES
+from .device import DEVICES, usable_device
 from .settings import ENGINES, SettingsError, setting
 from .task import Outcome, Task
 from .worker import Worker
@@ -75,9 +75,12 @@ def opened(task: Task, options: Computing) -> AbstractContextManager[Engine]:
     """Open the engine that the options name.
 
     Raises:
-        SettingsError: If the engine's package is missing, its cluster is not there, or there
-            are no such GPUs.
+        ValueError: If there is no such device here.
+        SettingsError: If the engine's package is missing, its cluster is not there, or GPUs
+            cannot be shared as asked.
     """
+    if options.engine in ("serial", "processes") and options.device not in ("auto", "cpu"):
+        usable_device(options.device)
     if options.engine == "serial":
         return _serial(task, options)
     if options.engine == "processes":

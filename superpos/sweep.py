@@ -82,6 +82,7 @@ def sweep(
     Raises:
         SettingsError: If a value is not allowed, the engine does not take an option, its
             package is missing, or its cluster cannot be reached.
+        ValueError: If there is no such device on this machine.
         SweepFailed: If conditions gave no record, after all others are finished.
     """
     given = {"engine": engine, "device": device, "workers": workers, "cpus": cpus, "gpus": gpus}

@@ -72,6 +72,14 @@ def test_gpus_are_shared_out_among_the_workers_of_a_machine(monkeypatch):
         worker_devices("auto", 0.5, 1)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+@pytest.mark.parametrize("engine", ["serial", "processes"])
+def test_a_device_that_is_not_here_is_refused_before_anything_runs(tmp_path, engine):
+    with pytest.raises(ValueError, match="device is 'cuda', which is not here"):
+        sweep(fake_experiment, [Condition(0)], store=Store(tmp_path), engine=engine, device="cuda")
+    assert not list(tmp_path.iterdir())
+
+
 def test_equal_tracebacks_are_shown_once_with_all_their_conditions():
     failures = [Failure(seed, "E", f"trace {seed % 2}") for seed in range(5)]
     text = str(SweepFailed(failures))
