@@ -57,7 +57,7 @@ test: $(STAMP) ## run all tests, and the notebooks as regression tests
 
 coverage: $(STAMP) ## run all tests and list the lines of superpos that none of them runs
 	@$(FRESH_RESULTS) && $(ALONE) $(BIN)/python -m pytest \
-		-m 'not browser' -n "$(CORES)" --dist loadfile --cov tests
+		-m 'not browser' -n "$(CORES)" --dist loadfile --cov=superpos tests
 
 browser: $(STAMP) ## check the built book in Chromium (after `make book`)
 	@$(BIN)/python -m pytest tests/browser
