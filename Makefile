@@ -73,7 +73,7 @@ mutants: $(STAMP) ## put faults into the core and count those that no test notic
 
 coverage: $(STAMP) ## run all tests and list the lines of superpos that none of them runs
 	@$(FRESH_RESULTS) && $(ALONE) $(BIN)/python -m pytest \
-		-m 'not browser and not faults' -n "$(CORES)" --dist loadfile --cov tests
+		-m 'not browser and not faults' -n "$(CORES)" --dist loadfile --cov=superpos tests
 
 browser: $(STAMP) ## check the built book in Chromium (after `make book`)
 	@$(BIN)/python -m pytest tests/browser

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import scipy.special
 import scipy.stats
 from numpy.typing import ArrayLike
 
@@ -24,7 +26,8 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
     values = np.asarray(values, dtype=float)
     if values.size < 2:
         raise ValueError(f"{values.size} value(s) have no interval; give at least two repeats.")
-    half = scipy.stats.t.ppf(0.5 + level / 2, values.size - 1) * scipy.stats.sem(values)
+    error = values.std(ddof=1) / math.sqrt(values.size)
+    half = scipy.special.stdtrit(values.size - 1, 0.5 + level / 2) * error
     mean = values.mean()
     return _estimate(mean, mean - half, mean + half)
 

@@ -1,7 +1,5 @@
 """Settings for all tests."""
 
-import gc
-
 import pytest
 import torch
 from hypothesis import Phase, settings
@@ -20,11 +18,6 @@ settings.register_profile(
     phases=(Phase.explicit, Phase.generate),
 )
 settings.load_profile("untimed")
-
-
-def pytest_collection_finish():
-    """Keep what is imported from being searched when statsmodels' Holm collects all garbage."""
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")
