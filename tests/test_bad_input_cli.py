@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from superpos import book, cli, hub, measurement
+from superpos import book, cli, hub, measure_command, measurement
 from superpos.cli import main
 from superpos.data import DataNotFound
 from superpos.settings import SettingsError, from_strings, from_values, load_profile
@@ -162,7 +162,10 @@ def test_data_that_are_none_are_refused(here, data, said):
 
 @pytest.mark.parametrize("data", ["f8", "f2", "swapped", "long", "fortran"])
 def test_arrays_of_equal_numbers_are_read_alike(here, data):
-    expected, found = cli._inputs(here / "f4.npy"), cli._inputs(here / f"{data}.npy")
+    expected, found = (
+        measure_command._inputs(here / "f4.npy"),
+        measure_command._inputs(here / f"{data}.npy"),
+    )
     tolerance = 2e-3 if data == "f2" else 0
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)

@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import save_file
 
-from superpos import book, cli
+from superpos import book, cli, measure_command
 from superpos.cli import main
 from superpos.ledger import load_ledger
 from superpos.store import Store
@@ -243,8 +243,8 @@ def model(project, monkeypatch):
 
 
 def test_weights_and_data_are_read(model):
-    network = cli._model("mynet:net", model / "net.safetensors")
-    inputs = cli._inputs(model / "data.npy")
+    network = measure_command._model("mynet:net", model / "net.safetensors")
+    inputs = measure_command._inputs(model / "data.npy")
     assert torch.equal(network[0].weight, torch.ones(4, 6))
     assert inputs.shape == (64, 6) and inputs.dtype == torch.float32
 
