@@ -127,9 +127,10 @@ def _processes(task: Task, options: Computing) -> Iterator[Engine]:
     try:
         yield lambda conditions: _results(pool, compute, conditions)
     finally:
+        pool.shutdown(wait=False, cancel_futures=True)
         for worker in workers:
             worker.close()
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown()
 
 
 def _results(

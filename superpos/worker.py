@@ -56,14 +56,14 @@ class Worker:
             The condition's outcome; a failure if the process died or the time was up.
         """
         for _ in range(ATTEMPTS):
+            if self._closed:
+                break
             try:
                 if time_limit is None:
                     return self._answer(None, task, condition)
                 return self._within(time_limit, task, condition)
             except (EOFError, ConnectionError):
                 self._stop()
-                if self._closed:
-                    break
             except Exception as error:  # such as a condition that cannot be sent
                 return failure(condition, error)
         text = f"WorkerDied: its process ended {ATTEMPTS} times on the way; was memory short?"
@@ -105,6 +105,7 @@ class Worker:
             ],
             pass_fds=[number],
             stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl+C is for the driver, which ends this one
             env={
                 **os.environ,
                 **self._environment,

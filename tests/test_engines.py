@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import fake_experiment
+import psutil
 import pytest
 import torch
 from fake_experiment import Condition
@@ -126,7 +131,36 @@ def test_a_worker_that_keeps_dying_is_given_up(tmp_path, monkeypatch):
     assert len(calls) == ATTEMPTS and outcome.error.startswith("WorkerDied: ")
     worker.close()
     assert worker.run(Task(fake_experiment, Store(tmp_path)), Condition(0)).error
-    assert len(calls) == ATTEMPTS + 1, "who was closed tries no more"
+    assert len(calls) == ATTEMPTS, "who was closed tries no more"
+
+
+INTERRUPTED = """
+import fake_experiment, sys
+from superpos.store import Store
+from superpos.sweep import sweep
+conditions = [fake_experiment.Condition(seed) for seed in range(200)]
+sweep(fake_experiment, conditions, store=Store(sys.argv[1]), engine="processes", workers=2)
+"""
+
+
+def test_ctrl_c_ends_a_sweep_and_its_processes_at_once(tmp_path, monkeypatch):
+    hold, log = tmp_path / "hold", tmp_path / "log"
+    monkeypatch.setenv("FAKE_HOLD", str(hold))
+    monkeypatch.setenv("FAKE_LOG", str(log))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "results")]
+    driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not hold.exists():
+        time.sleep(0.01)
+    children = psutil.Process(driver.pid).children(recursive=True)
+    os.killpg(driver.pid, signal.SIGINT)
+    _, said = driver.communicate(timeout=60)
+    assert said.count("Traceback") == 1 and "KeyboardInterrupt" in said
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert children and not alive
+    store = Store(tmp_path / "results")
+    begun = len(log.read_text().split())
+    assert len(store.records("fake")) >= begun - 2
 
 
 def test_leaving_a_sweep_in_the_middle_ends_its_processes(tmp_path, monkeypatch):
