@@ -38,7 +38,7 @@ def probabilities(codes: Array) -> Array:
         ValueError: a code is negative, nan or infinite, or there are no codes.
         DeadCodesError: all codes of a member are zero.
     """
-    values, restore = _doubles(codes, "codes")
+    values, restore = _doubles(codes)
     if values.ndim == 0 or values.shape[-1] == 0:
         raise ValueError("codes have no dictionary axis; give an array [..., dictionary].")
     if not bool(torch.isfinite(values).all()):
@@ -71,7 +71,7 @@ def entropy(codes: Array) -> Array:
         ValueError: as in `probabilities`.
         DeadCodesError: as in `probabilities`.
     """
-    values, restore = _doubles(probabilities(codes), "shares")
+    values, restore = _doubles(probabilities(codes))
     return restore(torch.special.entr(values).sum(-1))
 
 
@@ -88,7 +88,7 @@ def effective_features(codes: Array) -> Array:
         ValueError: as in `probabilities`.
         DeadCodesError: as in `probabilities`.
     """
-    values, restore = _doubles(entropy(codes), "entropies")
+    values, restore = _doubles(entropy(codes))
     return restore(values.exp())
 
 
@@ -129,9 +129,9 @@ def hill_number(codes: Array, order: float) -> Array:
         DeadCodesError: as in `probabilities`.
     """
     order = real("order", order, "a number from 0 to math.inf", lambda number: number >= 0)
-    values, restore = _doubles(probabilities(codes), "shares")
+    values, restore = _doubles(probabilities(codes))
     if order == 0:  # of the codes themselves, since a small share may round to zero
-        return restore((_doubles(codes, "codes")[0] > 0).sum(-1).to(values.dtype))
+        return restore((_doubles(codes)[0] > 0).sum(-1).to(values.dtype))
     logs = values.log()  # -inf where a share is zero, which drops out below
     if order == math.inf:
         return restore((-logs.amax(-1)).exp())
@@ -228,7 +228,7 @@ def participation_ratio(covariance: Array) -> Array:
     return restore(trace.square() / values.square().sum((-2, -1)))
 
 
-def _doubles(array: Any, name: str) -> tuple[torch.Tensor, Any]:
+def _doubles(array: Any, name: str = "codes") -> tuple[torch.Tensor, Any]:
     """A double tensor, and a function that takes results back to the kind that was given."""
     values = numbers(name, array).detach().double()
     if isinstance(array, torch.Tensor):

@@ -130,7 +130,7 @@ def test_negative_orders_are_refused(order):
 
 def test_a_layer_without_neurons_is_refused():
     assert e.superposition(np.ones(3), 1) == pytest.approx(3)
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match=r"^neurons is 0; give a whole number of at least 1 and"):
         e.superposition(np.ones(3), 0)
 
 
@@ -186,3 +186,41 @@ def test_what_is_no_finite_matrix_is_refused_by_name(measure, name):
         measure(np.ones(3))
     with pytest.raises(ValueError, match=f"^{name} contain nan or infinity"):
         measure(np.array([[1.0, math.inf], [1.0, 1.0]]))
+
+
+@pytest.mark.parametrize(
+    ("measure", "name"),
+    [(e.probabilities, "codes"), (e.entropy, "codes"), *MATRIX_MEASURES.items()],
+)
+def test_what_is_no_real_number_is_refused_by_name(measure, name):
+    with pytest.raises(TypeError, match=f"^{name} hold complex128; give real numbers"):
+        measure(np.ones((2, 2), dtype=complex))
+
+
+@pytest.mark.parametrize("order", [-1, math.nan, "two"])
+def test_an_order_that_is_none_is_refused_with_what_is_allowed(order):
+    with pytest.raises(ValueError, match=r"^order is .*; give a number from 0 to math\.inf\.$"):
+        e.hill_number(np.ones(3), order)
+
+
+def test_huge_orders_of_members_with_differing_shares_count_the_largest_share_of_each():
+    codes = np.array([[0.5, 0.5], [0.9, 0.1]])
+    assert e.hill_number(codes, 1e308) == pytest.approx([2, 1 / 0.9])
+
+
+@pytest.mark.parametrize("measure", MATRIX_MEASURES)
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 0, 3), (2, 3, 0)])
+def test_matrices_with_an_empty_axis_are_refused(measure, shape):
+    with pytest.raises(ValueError, match="none of them empty"):
+        measure(np.ones(shape))
+
+
+def test_a_single_row_or_no_matrix_at_all_is_measured():
+    assert e.weight_features(np.array([[1.0, 2.0]])).tolist() == [1, 4]
+    assert e.weight_features(np.array([[1.0], [2.0]])).tolist() == [5]
+    assert e.weight_features(np.ones((0, 2, 3))).shape == (0, 3)
+
+
+def test_weights_whose_squares_overflow_are_refused_with_what_to_do():
+    with pytest.raises(ValueError, match=r"reach 1e\+200, .* divide them all by one number\.$"):
+        e.weight_features(np.array([[1.0, -1e200]]))

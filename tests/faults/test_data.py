@@ -100,9 +100,13 @@ def test_records_of_an_older_version_stay_and_count_for_nothing(scene, monkeypat
     with monkeypatch.context() as older:
         older.setattr(faulty, "VERSION", 0)
         filled(scene)
+    old = scene.files()
     filled(scene, SEEDS[:4])
     scene.strike("records are from an older version of the experiment", "folder", lambda: 0)
+    scene.before = {name: data for name, data in scene.before.items() if name not in old}
+    scene.facts["finished"] = len(scene.before)
     recovered(scene, computed=8, damaged=False)
+    assert old.items() <= scene.files().items()
 
 
 def test_a_record_of_other_parameters_under_a_conditions_name_is_named(scene):
