@@ -118,8 +118,12 @@ def _dask(task: Task, options: Computing) -> Iterator[Engine]:
 
 
 def compute(task: Task, condition: Any, time_limit: float | None) -> Outcome:
-    """Compute a condition on a cluster; under a time limit, in a process that can be killed."""
-    if time_limit is None:
+    """Compute a condition on a cluster.
+
+    Under a time limit, and where a worker computes several in threads that would share torch's
+    random numbers, as Dask's do, this happens in a process of its own.
+    """
+    if time_limit is None and threading.current_thread() is threading.main_thread():
         return task(condition)
     if not hasattr(_local, "worker"):
         _local.worker = Worker(task.threads)

@@ -43,7 +43,7 @@ class Computing:
     gpus: float = setting(0.0, "GPUs per condition, such as 0.25", low=0.0, decides=False)
     address: str | None = setting(None, "address of a Ray or Dask cluster", decides=False)
     time_limit: float | None = setting(
-        None, "seconds a condition may take", low=0.001, decides=False
+        None, "seconds a condition may take", low=0.001, high=2e6, decides=False
     )
 
 
@@ -156,7 +156,7 @@ def worker_devices(device: str, gpus: float, workers: int) -> list[str]:
     import torch
 
     count = torch.cuda.device_count()
-    if gpus > 1 or count == 0 or device == "cpu":
+    if gpus > 1 or count == 0 or device not in ("auto", "cuda"):
         raise SettingsError(
             f"gpus={gpus:g} on device '{device}' cannot be had from {count} CUDA devices here: "
             "in processes a condition takes at most one whole GPU"

@@ -92,6 +92,9 @@ def write_json(path: AnyPath, content: Any) -> None:
 def create(path: AnyPath, data: bytes) -> bool:
     """Write a small file unless it is there; of several writers, one succeeds.
 
+    That holds on a disk and in object stores that can create exclusively, such as S3; where
+    fsspec can only look first and then write, two writers at one moment may both succeed.
+
     Args:
         path: The file; its folder is made.
         data: Its content.
@@ -105,7 +108,9 @@ def create(path: AnyPath, data: bytes) -> bool:
             path.fs.pipe_file(path.path, data, mode="create")
         else:
             _create_here(path, data)
-    except FileExistsError:
+    except OSError:  # of which FileExistsError is one; object stores say it in several ways
+        if content(path) is None:
+            raise
         return False
     return True
 

@@ -19,10 +19,11 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 
-from .files import AnyPath, content, create
+from .files import AnyPath, content, create, write_whole
 
 BEAT = 5.0
 """Seconds between two signs of life."""
@@ -45,7 +46,7 @@ def lease(path: AnyPath) -> Iterator[bool]:
     """
     owner = uuid.uuid4().hex
     if not create(path, _sign(owner, 0)):
-        _free_if_dead(path)
+        free_if_dead(path)
         if not create(path, _sign(owner, 0)):
             yield False
             return
@@ -54,9 +55,18 @@ def lease(path: AnyPath) -> Iterator[bool]:
     try:
         yield True
     finally:
-        del _held[path]
-        if _owner(content(path)) == owner:
-            path.unlink(missing_ok=True)
+        with _lock, contextlib.suppress(Exception):  # an outage; then the lease runs out
+            del _held[path]
+            if _owner(content(path)) == owner:
+                path.unlink(missing_ok=True)
+
+
+def free_if_dead(path: AnyPath) -> None:
+    """Remove a lease whose holder was a process of this machine and has ended."""
+    with contextlib.suppress(Exception):  # an outage; then the lease runs out
+        seen = content(path)
+        if seen is not None and _is_dead(seen):
+            _remove_if(path, seen)
 
 
 class Watch:
@@ -68,7 +78,12 @@ class Watch:
 
     def free(self, paths: Iterable[AnyPath]) -> list[AnyPath]:
         """Return the leases that nobody holds; a lease whose holder is gone is removed."""
-        return [path for path in paths if self._is_free(path)]
+        found = []
+        for path in paths:
+            with contextlib.suppress(Exception):  # an outage: ask again later
+                if self._is_free(path):
+                    found.append(path)
+        return found
 
     def _is_free(self, path: AnyPath) -> bool:
         seen = content(path)
@@ -86,6 +101,7 @@ class Watch:
 
 
 _held: dict[AnyPath, str] = {}  # the leases that this process holds, with their owners
+_lock = threading.Lock()  # no sign of life while a lease is given back
 
 
 @functools.cache
@@ -98,9 +114,9 @@ def _beat() -> None:
     for count in itertools.count(1):
         time.sleep(BEAT)
         for path, owner in list(_held.items()):
-            with contextlib.suppress(OSError):  # an outage; if it lasts, the lease runs out
-                if _owner(content(path)) == owner:
-                    path.write_bytes(_sign(owner, count))
+            with _lock, contextlib.suppress(Exception):  # an outage; if it lasts, it runs out
+                if path in _held and _owner(content(path)) == owner:
+                    write_whole(path, _sign(owner, count))
 
 
 def _sign(owner: str, count: int) -> bytes:
@@ -108,10 +124,12 @@ def _sign(owner: str, count: int) -> bytes:
     return json.dumps(sign).encode()
 
 
+@functools.cache
 def _place() -> str:
-    """Name the machine and, where there is one, the namespace in which process numbers hold."""
+    """Name the machine, since when it runs, and the namespace in which process numbers hold."""
     try:
-        return f"{platform.node()} {os.stat('/proc/self/ns/pid').st_ino}"
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{platform.node()} {boot} {os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:
         return platform.node()
 
@@ -140,12 +158,6 @@ def _is_dead(seen: bytes) -> bool:
         return True
     except psutil.AccessDenied:
         return False
-
-
-def _free_if_dead(path: AnyPath) -> None:
-    seen = content(path)
-    if seen is not None and _is_dead(seen):
-        _remove_if(path, seen)
 
 
 def _remove_if(path: AnyPath, seen: bytes | None) -> None:

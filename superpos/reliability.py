@@ -9,18 +9,10 @@ import pandas as pd
 
 from .settings import project_root
 
-_FAULTS = {
-    "fault": "fault",
-    "where": "where",
-    "finished": "finished before",
-    "unchanged": "of these unchanged",
-    "computed_by_rerun": "computed by the rerun",
-    "table_equal": "same table",
-}
 _ENGINES = {
     "engine": "engine",
     "start_seconds": "first condition, s",
-    "ms_per_condition": "each further, ms",
+    "ms_per_condition": "per condition, ms",
     "rerun_seconds": "rerun, s",
     "read_seconds": "reading back, s",
 }
@@ -47,18 +39,27 @@ def faults(record: dict[str, Any]) -> pd.DataFrame:
     Args:
         record: What :func:`recorded` read of ``"faults"``.
     """
-    return pd.DataFrame(record["rows"])[list(_FAULTS)].rename(columns=_FAULTS)
+    rows = [
+        {
+            "fault": row["fault"],
+            "where": row["where"],
+            "kept": f"{row['unchanged']} of {row['finished']}",
+            "by the rerun": row["computed_by_rerun"],
+            "same table": "yes" if row["table_equal"] else "NO",
+        }
+        for row in record["rows"]
+    ]
+    return pd.DataFrame(rows)
 
 
-def messages(record: dict[str, Any]) -> pd.DataFrame:
-    """One line per fault that is reported: the line a user sees first.
+def messages(record: dict[str, Any]) -> dict[str, str]:
+    """Per fault that is reported, the line a user sees first.
 
     Args:
         record: What :func:`recorded` read of ``"faults"``.
     """
-    rows = pd.DataFrame(record["rows"])
-    said = rows[rows["said"] != ""].drop_duplicates("fault")
-    return said[["fault", "said"]].rename(columns={"said": "what is said"})
+    rows = [row for row in record["rows"] if row["said"]]
+    return {row["fault"]: row["said"] for row in reversed(rows)}
 
 
 def engines(record: dict[str, Any]) -> pd.DataFrame:
@@ -97,4 +98,4 @@ def made(record: dict[str, Any]) -> str:
     """
     about = record.get("provenance", record)
     device = f", {about['device']}" if "device" in about else ""
-    return f"{about['date'][:10]}, commit {about['commit'][:8]}{device}."
+    return f"{about['date'][:10]}, commit {(about['commit'] or 'unknown')[:8]}{device}."

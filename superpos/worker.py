@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import faulthandler
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,13 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
-import psutil
 
+from .lease import free_if_dead
 from .task import Failure, Outcome, Task, failure
 
 ATTEMPTS = 3
 """How often a condition is begun whose process dies."""
 _GRACE = 1.0  # seconds after the time limit in which a process writes where it is
+_IDLE = 300.0  # seconds without work after which a process ends
+_PDEATHSIG = 1  # Linux's option by which a process is killed when its parent ends
 
 
 class Worker:
@@ -64,6 +68,7 @@ class Worker:
                 return self._within(time_limit, task, condition)
             except (EOFError, ConnectionError):
                 self._stop()
+                free_if_dead(task.lease(condition))
             except Exception as error:  # such as a condition that cannot be sent
                 return failure(condition, error)
         text = f"WorkerDied: its process ended {ATTEMPTS} times on the way; was memory short?"
@@ -82,6 +87,7 @@ class Worker:
                 return self._answer(limit, _watched, time_limit, stack, task, condition)
             except TimeoutError:
                 self._stop()
+                free_if_dead(task.lease(condition))
                 text = f"TimeLimit: it took longer than the {time_limit:g} s it may"
                 return Failure(condition, text, f"{_stack_of_task(stack)}\n{text}\n")
 
@@ -109,6 +115,7 @@ class Worker:
             env={
                 **os.environ,
                 **self._environment,
+                "PYTHONSAFEPATH": "1",
                 "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
             },
         )
@@ -120,11 +127,8 @@ class Worker:
         process, self._process, self._pipe = self._process, None, None
         if process is None:
             return
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for child in psutil.Process(process.pid).children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    child.kill()
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with all that it started
         process.wait()
 
 
@@ -135,13 +139,15 @@ def serve(number: int, parent: int) -> None:
         number: File descriptor of the pipe's end.
         parent: The process that started this one, which ends with it.
     """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     import torch  # noqa: F401  # seconds that no condition's time limit should count
 
     pipe = Connection(number)
     pipe.send_bytes(b"")
     with contextlib.suppress(EOFError):
-        while True:
+        while pipe.poll(_IDLE):
             function, arguments = cloudpickle.loads(pipe.recv_bytes())
             pipe.send_bytes(cloudpickle.dumps(function(*arguments)))
 

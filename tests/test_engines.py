@@ -69,7 +69,7 @@ def test_gpus_are_shared_out_among_the_workers_of_a_machine(monkeypatch):
     assert worker_devices("auto", 0.5, 8) == ["cuda:0", "cuda:1"] * 2
     assert worker_devices("cuda", 0.3, 99) == ["cuda:0", "cuda:1"] * 3
     assert worker_devices("cuda", 1.0, 1) == ["cuda:0"]
-    for device, gpus in (("cpu", 0.5), ("cuda", 2.0)):
+    for device, gpus in (("cpu", 0.5), ("cuda:1", 0.5), ("cuda", 2.0)):
         with pytest.raises(SettingsError, match=f"gpus={gpus:g} on device '{device}'"):
             worker_devices(device, gpus, 1)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
@@ -134,6 +134,13 @@ def test_a_worker_that_keeps_dying_is_given_up(tmp_path, monkeypatch):
     assert len(calls) == ATTEMPTS, "who was closed tries no more"
 
 
+def wait_for(file, driver=None):
+    deadline = time.monotonic() + 120
+    while not file.exists():
+        assert time.monotonic() < deadline and (driver is None or driver.poll() is None)
+        time.sleep(0.01)
+
+
 INTERRUPTED = """
 import fake_experiment, sys
 from superpos.store import Store
@@ -150,8 +157,7 @@ def test_ctrl_c_ends_a_sweep_and_its_processes_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     command = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "results")]
     driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    while not hold.exists():
-        time.sleep(0.01)
+    wait_for(hold, driver)
     children = psutil.Process(driver.pid).children(recursive=True)
     os.killpg(driver.pid, signal.SIGINT)
     _, said = driver.communicate(timeout=60)
@@ -170,7 +176,6 @@ def test_leaving_a_sweep_in_the_middle_ends_its_processes(tmp_path, monkeypatch)
     with engines.opened(task, options) as compute:
         outcomes = compute([Condition(0), Condition(2), Condition(3)])
         assert next(outcomes)[0] == Condition(0)
-        while not (tmp_path / "hold").exists():
-            time.sleep(0.01)
+        wait_for(tmp_path / "hold")
     assert not task.store.path("fake", 1, Condition(3)).exists()
     assert set(ENGINES) == {"serial", "processes", "ray", "dask"}

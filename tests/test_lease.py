@@ -138,3 +138,26 @@ def test_a_holder_gives_signs_of_life_and_stops_when_another_took_over(path, mon
             leases._beat()
         assert json.loads(path.read_bytes())["owner"] == "another"
     assert path.exists(), "it was another's by then"
+
+
+def test_an_outage_stops_no_signs_of_life_and_harms_no_result(path, monkeypatch):
+    pauses, beats = iter([None, None]), []
+
+    def sleep(_):
+        if next(pauses, "done") == "done":
+            raise SystemExit
+
+    def torn(*_):
+        beats.append(1)
+        raise RuntimeError("an error of the object store's own kind")
+
+    with monkeypatch.context() as outage, lease(path) as ours:
+        assert ours
+        outage.setattr(leases.time, "sleep", sleep)
+        outage.setattr(leases, "write_whole", torn)
+        with pytest.raises(SystemExit):
+            leases._beat()
+        assert len(beats) == 2
+        outage.setattr(leases, "content", torn)
+        assert Watch().free([path]) == [], "not known to be free"
+    path.unlink()  # it was left, and would have run out

@@ -41,6 +41,7 @@ class Scene:
         self.table = table
         self.facts: dict = {}
         self.drivers: list[subprocess.Popen] = []
+        self.words: dict[subprocess.Popen, str] = {}
 
     def harm(self, kind: str, *seeds: int) -> None:
         for seed in seeds:
@@ -58,6 +59,12 @@ class Scene:
         driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         self.drivers.append(driver)
         return driver
+
+    def said(self, driver: subprocess.Popen) -> str:
+        """Wait until a driver ends; return what it wrote to stderr."""
+        if driver not in self.words:
+            _, self.words[driver] = driver.communicate(timeout=PATIENCE)
+        return self.words[driver]
 
     def begun(self) -> list[tuple[int, int]]:
         """Every condition begun, in order: its seed and the process."""
@@ -82,8 +89,8 @@ class Scene:
         """Let the driver end if it lives, run the sweep again, and compare."""
         self.heal()
         if driver is not None:
-            errors = driver.stderr.read()
-            self.facts["exit"] = driver.wait(PATIENCE)
+            errors = self.said(driver)
+            self.facts["exit"] = driver.returncode
             said = said or next((line for line in errors.splitlines() if "Error" in line), "")
         began = len(self.begun())
         records = sweep(

@@ -50,26 +50,22 @@ def small_disk(tmp_path):
 @pytest.mark.parametrize("engine", ["serial", "processes"])
 def test_a_full_disk_fails_what_it_cannot_hold_and_harms_nothing(scene, small_disk, engine):
     scene.store = Store(small_disk / "results")
-    driver = scene.start(engine=engine)
-    said = driver.stderr.read()
-    assert driver.wait() == 1 and "No space left on device" in said
-    begun = len(scene.begun())
-    scene.strike("the disk is full", engine, lambda: 0)
-    assert 3 <= scene.facts["finished"] == begun - begun_in_vain(scene) < 12
+    driver = scene.start(engine=engine, **({} if engine == "serial" else {"workers": 2}))
+    said = scene.said(driver)
+    assert driver.returncode == 1 and "No space left on device" in said
+    scene.strike("disk full", engine, lambda: 0)
+    assert 3 <= scene.facts["finished"] < 12
+    assert said.count("Condition(seed=") == 12 - scene.facts["finished"]
     subprocess.run(["mount", "-o", "remount,size=1m", str(small_disk)], check=True)
     scene.recover(driver, said="OSError: [Errno 28] No space left on device")
     assert scene.facts["unchanged"] == scene.facts["finished"]
     assert scene.facts["computed_by_rerun"] == 12 - scene.facts["finished"]
 
 
-def begun_in_vain(scene):
-    return len(scene.begun()) - len(scene.files())
-
-
 def test_a_truncated_record_is_named_and_computed_again(scene):
     paths = filled(scene)
     os.truncate(paths[3], 200)
-    scene.strike("a record is truncated", "folder", lambda: 0)
+    scene.strike("record truncated", "folder", lambda: 0)
     del scene.before[paths[3].name]
     scene.facts["finished"] -= 1
     recovered(scene, computed=1)
@@ -90,7 +86,7 @@ def test_a_record_with_one_byte_altered_is_named_wherever_it_matters(scene):
     assert named > 0.8 * len(whole)
     place = whole.index(b'"F": 0.') + 8
     path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-    scene.strike("one byte of a record is altered", "folder", lambda: 0)
+    scene.strike("one byte of a record altered", "folder", lambda: 0)
     del scene.before[path.name]
     scene.facts["finished"] -= 1
     recovered(scene, computed=1)
@@ -102,7 +98,7 @@ def test_records_of_an_older_version_stay_and_count_for_nothing(scene, monkeypat
         filled(scene)
     old = scene.files()
     filled(scene, SEEDS[:4])
-    scene.strike("records are from an older version of the experiment", "folder", lambda: 0)
+    scene.strike("records of an older version", "folder", lambda: 0)
     scene.before = {name: data for name, data in scene.before.items() if name not in old}
     scene.facts["finished"] = len(scene.before)
     recovered(scene, computed=8, damaged=False)
@@ -114,7 +110,7 @@ def test_a_record_of_other_parameters_under_a_conditions_name_is_named(scene):
     scene.store.write(faulty.SECTION, 1, faulty.Condition(3, width=9), [{"F": 0.0}], {})
     other = scene.store.path(faulty.SECTION, 1, faulty.Condition(3, width=9))
     other.replace(paths[3])
-    scene.strike("a record of other parameters lies under a condition's name", "folder", lambda: 0)
+    scene.strike("record of other parameters", "folder", lambda: 0)
     del scene.before[paths[3].name]
     scene.facts["finished"] -= 1
     recovered(scene, computed=1)
@@ -151,12 +147,13 @@ def test_a_clock_that_runs_backwards_changes_nothing(scene, backwards, monkeypat
     with monkeypatch.context() as environment:
         environment.setenv("LD_PRELOAD", backwards)
         driver = scene.start(SEEDS[:7], engine="serial")
-        assert driver.wait() == 0, driver.stderr.read()
+        said = scene.said(driver)
+        assert driver.returncode == 0, said
     records = [scene.store.read("faulty", 1, faulty.Condition(seed)) for seed in SEEDS[:7]]
     dates = [record.provenance["date"] for record in records]
     assert dates == sorted(dates, reverse=True) and len(set(dates)) == 7, "the clock did not turn"
     assert all(record.provenance["seconds"] >= 0 for record in records)
-    scene.strike("the clock runs backwards, a minute at every look", "serial", lambda: 0)
+    scene.strike("clock runs backwards", "serial", lambda: 0)
     scene.recover(driver)
     assert scene.facts["computed_by_rerun"] == 5
     assert scene.facts["unchanged"] == scene.facts["finished"] == 7
@@ -165,8 +162,8 @@ def test_a_clock_that_runs_backwards_changes_nothing(scene, backwards, monkeypat
 @pytest.mark.parametrize("engine", ["serial", "processes"])
 def test_two_drivers_on_one_folder_share_the_work(scene, engine):
     drivers = [scene.start(engine=engine) for _ in range(2)]
-    errors = [driver.stderr.read() for driver in drivers]
-    assert [driver.wait() for driver in drivers] == [0, 0], errors
+    errors = [scene.said(driver) for driver in drivers]
+    assert [driver.returncode for driver in drivers] == [0, 0], errors
     scene.strike("two drivers at once", engine, lambda: 0)
     scene.recover(drivers[0])
     assert sorted(seed for seed, _ in scene.begun()) == list(SEEDS)
@@ -179,7 +176,7 @@ def test_of_two_drivers_one_takes_over_what_the_other_dies_of(scene):
     scene.processes(5)
     second = scene.start()
     scene.processes(11)  # it went past the condition that the first is at
-    scene.strike("of two drivers at once, one is killed", "serial", lambda: kill(first.pid))
+    scene.strike("one of two drivers killed", "serial", lambda: kill(first.pid))
     scene.recover(second)
     assert scene.facts["exit"] == 0
     assert scene.facts["unchanged"] == scene.facts["finished"] == 11
@@ -216,8 +213,8 @@ def bucket(object_store):
 def test_two_drivers_on_an_object_store_share_the_work(scene, bucket):
     scene.store = Store(bucket)
     drivers = [scene.start() for _ in range(2)]
-    errors = [driver.stderr.read() for driver in drivers]
-    assert [driver.wait() for driver in drivers] == [0, 0], errors
+    errors = [scene.said(driver) for driver in drivers]
+    assert [driver.returncode for driver in drivers] == [0, 0], errors
     scene.strike("two drivers at once", "object store (S3)", lambda: 0)
     scene.recover(drivers[0])
     assert sorted(seed for seed, _ in scene.begun()) == list(SEEDS)
@@ -228,7 +225,7 @@ def test_a_driver_killed_on_an_object_store_loses_what_was_under_way(scene, buck
     scene.harm("hold", 5)
     driver = scene.start()
     (worker,) = scene.processes(5)
-    scene.strike("the driver is killed (SIGKILL)", "object store (S3)", lambda: kill(worker))
+    scene.strike("driver killed (SIGKILL)", "object store (S3)", lambda: kill(worker))
     scene.recover(driver)
     assert scene.facts["unchanged"] == scene.facts["finished"] == 5
     assert scene.facts["computed_by_rerun"] == 7

@@ -110,7 +110,7 @@ def test_a_machine_that_dies_costs_its_condition_one_more_run(scene, machines, s
     driver = scene.start(engine=engine, address=address)
     scene.processes(5, 6)
     victim = machines.all[-1]
-    scene.strike("one of two machines dies (SIGKILL)", engine, lambda: machines.destroy(victim))
+    scene.strike("one of two machines killed", engine, lambda: machines.destroy(victim))
     scene.recover(driver)
     assert scene.facts["exit"] == 0
     assert scene.facts["unchanged"] == scene.facts["finished"] >= 4
@@ -122,9 +122,9 @@ def test_a_machine_that_dies_costs_its_condition_one_more_run(scene, machines, s
 @pytest.mark.parametrize("engine", ["ray", "dask"])
 def test_a_cluster_that_is_not_there_is_said_in_one_sentence(scene, engine):
     driver = scene.start(engine=engine, address=f"127.0.0.1:{free_port()}")
-    said = driver.stderr.read()
-    assert driver.wait() == 1
+    said = scene.said(driver)
+    assert driver.returncode == 1
     assert f"SettingsError: no {engine.capitalize()}" in said
-    scene.strike("the cluster is not there", engine, lambda: 0)
+    scene.strike("cluster not there", engine, lambda: 0)
     sentence = said.strip().splitlines()[-1].removeprefix("superpos.settings.")
     scene.recover(driver, said=re.sub(r"1:\d+", "1:PORT", sentence))
