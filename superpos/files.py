@@ -108,7 +108,9 @@ def create(path: AnyPath, data: bytes) -> bool:
             path.fs.pipe_file(path.path, data, mode="create")
         else:
             _create_here(path, data)
-    except OSError:  # of which FileExistsError is one; object stores say it in several ways
+    except FileExistsError:
+        return False
+    except OSError:  # some object stores say so in other words
         if content(path) is None:
             raise
         return False

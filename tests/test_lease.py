@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from upath import UPath
@@ -44,7 +44,7 @@ def test_a_lease_is_held_by_one_and_gone_afterwards(path):
 def test_of_many_threads_one_at_a_time_holds_it(tmp_path):
     path, inside, most, won = tmp_path / ".key.lease", [0], [0], []
 
-    def take():
+    def take(_):
         for _ in range(50):
             with lease(path) as ours:
                 if ours:
@@ -53,11 +53,8 @@ def test_of_many_threads_one_at_a_time_holds_it(tmp_path):
                     won.append(1)
                     inside[0] -= 1
 
-    threads = [threading.Thread(target=take) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(take, range(8)))  # raises what any of them raised
     assert most == [1] and won
 
 
