@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from typing import Any
 
 import pandas as pd
@@ -52,14 +53,18 @@ def faults(record: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def messages(record: dict[str, Any]) -> dict[str, str]:
+def messages(record: dict[str, Any]) -> str:
     """Per fault that is reported, the line a user sees first.
 
     Args:
         record: What :func:`recorded` read of ``"faults"``.
     """
     rows = [row for row in record["rows"] if row["said"]]
-    return {row["fault"]: row["said"] for row in reversed(rows)}
+    first = {row["fault"]: row["said"] for row in reversed(rows)}
+    indent = {"initial_indent": "    ", "subsequent_indent": "    "}
+    return "\n".join(
+        f"{fault}\n{textwrap.fill(said, 74, **indent)}" for fault, said in first.items()
+    )
 
 
 def engines(record: dict[str, Any]) -> pd.DataFrame:

@@ -47,7 +47,7 @@ def test_faults_are_told_by_line_and_messages_once_each():
     table = reliability.faults(record)
     assert table["fault"].tolist() == ["a worker is killed", "full", "full", "full"]
     assert set(table["kept"]) == {"4 of 5"} and set(table["same table"]) == {"NO"}
-    assert reliability.messages(record) == {"full": "no room"}
+    assert reliability.messages(record) == "full\n    no room"
 
 
 def test_mutants_are_counted_by_module():

@@ -29,9 +29,9 @@ from superpos.language_sites import ModelNotFound, load_model
 from superpos.magnitudes import unpacked
 from superpos.matrix_file import UnreadableMatrix, read_matrix
 from superpos.pretrained import read_dictionary
+from superpos.provenance import provenance
 from superpos.robust_training import train_members
 from superpos.sae import SAE
-from superpos.store import provenance
 
 try:
     import tomllib
@@ -147,7 +147,19 @@ def imports_of_pickle(node):
 
 def test_no_code_runs_what_a_file_holds():
     found = {str(path): lines for path, text in sources() if (lines := faults(text))}
+    piped = found.pop("superpos/worker.py")  # which reads no file, see below
     assert found == {}
+    assert all("cloudpickle" in line for line in piped)
+
+
+def test_a_worker_unpickles_only_what_its_own_pipe_brings():
+    text = (ROOT / "superpos" / "worker.py").read_text(encoding="utf-8")
+    arguments = [
+        ast.unparse(node.args[0])
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "cloudpickle.loads"
+    ]
+    assert arguments == ["pipe.recv_bytes()"] * 2
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def scene(tmp_path, undisturbed, monkeypatch, request):
 
 
 def pytest_sessionfinish(session, exitstatus):
-    file = session.config.getoption("--record-faults")
+    file = session.config.getoption("--record-faults", default=None)
     if file and exitstatus == 0:
         content = {"rows": ROWS, "provenance": provenance()}
         Path(file).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
