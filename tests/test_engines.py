@@ -142,7 +142,8 @@ def wait_for(file, driver=None):
 
 
 INTERRUPTED = """
-import fake_experiment, sys
+import fake_experiment, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background shell takes away
 from superpos.store import Store
 from superpos.sweep import sweep
 conditions = [fake_experiment.Condition(seed) for seed in range(200)]

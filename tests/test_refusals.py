@@ -52,7 +52,7 @@ def no_token(documents, **_):
         (lambda _: llc([NETWORK], ONES, ONES, None, at_once=0), "at_once is 0; give at least 1"),
         (lambda _: superpos.measure(NETWORK, ONES, []), "name at least one"),
         (lambda _: superpos.measure(NETWORK, []), "no batch; give at least one"),
-        (lambda _: superpos.measure(SAME, HUGE, "0", sae=BRIEF), "at site '0' the fit diverged"),
+        (lambda _: superpos.measure(SAME, HUGE, "0", sae=BRIEF), "at site '0': activations reach"),
         (lambda _: trained(sparse_parity(1, 2), 4, [(0.0, 0)], epochs=1, batch=0, rate=0.1),
          "batch 0; give 0 and 1 or more"),
         (lambda _: rasp.sorting(0), "length is 0; give at least 1"),
