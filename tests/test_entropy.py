@@ -204,8 +204,8 @@ def test_an_order_that_is_none_is_refused_with_what_is_allowed(order):
 
 
 def test_huge_orders_of_members_with_differing_shares_count_the_largest_share_of_each():
-    codes = np.array([[0.5, 0.5], [0.9, 0.1]])
-    assert e.hill_number(codes, 1e308) == pytest.approx([2, 1 / 0.9])
+    codes = np.array([[0.2, 0.2, 0.2, 0.2, 0.2], [0.9, 0.1, 0, 0, 0]])
+    assert e.hill_number(codes, 1.7e308) == pytest.approx([5, 1 / 0.9])
 
 
 @pytest.mark.parametrize("measure", MATRIX_MEASURES)
