@@ -10,16 +10,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import joblib
-
+from .engines import Computing, Engine, Outcomes, workers_here
 from .settings import SettingsError
 from .task import Outcome, Task, failure
 from .worker import ATTEMPTS, Worker
-
-if TYPE_CHECKING:
-    from .engines import Computing, Engine, Outcomes
 
 _AHEAD = 256  # conditions handed to a cluster at a time, where nothing else is said
 _local = threading.local()
@@ -38,7 +34,7 @@ def _ray(task: Task, options: Computing) -> Iterator[Engine]:
     cpus = options.cpus or 1
     own = not ray.is_initialized()
     if own:
-        here = {"include_dashboard": False, "num_cpus": cpus * _workers_here(options)}
+        here = {"include_dashboard": False, "num_cpus": cpus * workers_here(options)}
         try:
             ray.init(
                 options.address or "local",
@@ -88,7 +84,7 @@ def _dask(task: Task, options: Computing) -> Iterator[Engine]:
     with ExitStack() as stack:
         address = options.address or stack.enter_context(
             dask.LocalCluster(
-                n_workers=_workers_here(options), threads_per_worker=1, dashboard_address=None
+                n_workers=workers_here(options), threads_per_worker=1, dashboard_address=None
             )
         )
         try:
@@ -128,10 +124,6 @@ def compute(task: Task, condition: Any, time_limit: float | None) -> Outcome:
     if not hasattr(_local, "worker"):
         _local.worker = Worker(task.threads)
     return _local.worker.run(task, condition, time_limit)
-
-
-def _workers_here(options: Computing) -> int:
-    return options.workers or max(1, joblib.cpu_count() // (options.cpus or 1))
 
 
 def _must_answer(address: str | None, what: str) -> None:

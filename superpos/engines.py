@@ -106,10 +106,8 @@ def _serial(task: Task, options: Computing) -> Iterator[Engine]:
 
 @contextmanager
 def _processes(task: Task, options: Computing) -> Iterator[Engine]:
-    cores = joblib.cpu_count()
-    count = options.workers or max(1, cores // (options.cpus or 1))
-    devices = worker_devices(options.device, options.gpus, count)
-    threads = options.cpus or max(1, cores // len(devices))
+    devices = worker_devices(options.device, options.gpus, workers_here(options))
+    threads = options.cpus or max(1, joblib.cpu_count() // len(devices))
     workers = [Worker(threads) for _ in devices]
     idle: queue.SimpleQueue[tuple[Worker, str]] = queue.SimpleQueue()
     for pair in zip(workers, devices, strict=True):
@@ -138,6 +136,11 @@ def _results(
 ) -> Iterator[Any]:
     for future in as_completed([pool.submit(compute, condition) for condition in conditions]):
         yield future.result()
+
+
+def workers_here(options: Computing) -> int:
+    """Return how many conditions this machine computes at a time: as many as its cores allow."""
+    return options.workers or max(1, joblib.cpu_count() // (options.cpus or 1))
 
 
 def worker_devices(device: str, gpus: float, workers: int) -> list[str]:
